@@ -1,0 +1,1 @@
+"""Records in, profiles out: the ground floor of Weibing."""

@@ -1,0 +1,74 @@
+"""Time at the edges: lengths such as ``5y``, and dates of a county's zone as instants in UTC.
+
+Inside, a time is microseconds since 1970 in UTC, and a length is microseconds. A year is 365.25 days, a month a
+twelfth of that, so that a length does not depend on where it is laid.
+"""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from features.errors import WeibingError
+
+MICROSECOND = 1
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+YEAR = round(365.25 * DAY)
+UNITS = {"us": MICROSECOND, "s": SECOND, "h": 3600 * SECOND, "d": DAY, "w": 7 * DAY, "mo": YEAR // 12, "y": YEAR}
+
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(us|s|h|d|w|mo|y)")
+
+
+def length(text: str) -> int:
+    """Return the microseconds of a length such as ``1y``, ``180d`` or ``6mo``.
+
+    Raises
+    ------
+    WeibingError
+        If the text is not a positive number followed by us, s, h, d, w, mo or y.
+    """
+    match = _LENGTH.fullmatch(text.strip())
+    if not match or float(match[1]) == 0:
+        raise WeibingError(f'"{text}" is not a length of time. Write a number and one of {", ".join(UNITS)}: "1y".')
+    return round(float(match[1]) * UNITS[match[2]])
+
+
+def zone(name: str) -> ZoneInfo:
+    """Return the time zone of an IANA name.
+
+    Raises
+    ------
+    WeibingError
+        If there is no zone of that name.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise WeibingError(f'There is no time zone "{name}". Use an IANA name such as "Asia/Shanghai".') from error
+
+
+def instant(when: str | date | datetime, zone_name: str = "UTC") -> datetime:
+    """Return a date or time of a zone as a naive UTC datetime, as the event store holds it.
+
+    A date is the midnight with which it begins. A text is read as ISO 8601; one with an offset keeps its own.
+
+    Raises
+    ------
+    WeibingError
+        If the text is not an ISO 8601 date or time.
+    """
+    if isinstance(when, str):
+        try:
+            when = datetime.fromisoformat(when)
+        except ValueError as error:
+            raise WeibingError(f'"{when}" is not a date. Write it as YYYY-MM-DD.') from error
+    if not isinstance(when, datetime):
+        when = datetime(when.year, when.month, when.day)
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=zone(zone_name))
+    return when.astimezone(UTC).replace(tzinfo=None)
+
+
+def microseconds(when: datetime) -> int:
+    """Return a naive UTC datetime as microseconds since 1970."""
+    return (when - datetime(1970, 1, 1)) // timedelta(microseconds=1)

@@ -1,0 +1,1 @@
+"""Profiles and models in, help for people out: the top floor of Weibing."""

@@ -1,0 +1,1 @@
+"""Profiles and outcomes in, models out: the middle floor of Weibing."""
