@@ -18,26 +18,27 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import meds
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from meds import schema as meds
 from numpy.typing import NDArray
 
 from features.errors import WeibingError
 from features.vocabulary import builtin
 
-SCHEMA = {
-    "subject_id": pl.Int64,
+SCHEMA: dict[str, pl.DataType] = {
+    "subject_id": pl.Int64(),
     "time": pl.Datetime("us"),
-    "code": pl.String,
-    "numeric_value": pl.Float32,
-    "text_value": pl.String,
-    "unit": pl.String,
+    "code": pl.String(),
+    "numeric_value": pl.Float32(),
+    "text_value": pl.String(),
+    "unit": pl.String(),
 }
 ORDER = ["subject_id", "time", "code", "unit", "numeric_value", "text_value"]
 
@@ -264,7 +265,7 @@ class EventStore:
         dataset = {
             "dataset_name": self.name,
             "etl_name": "weibing",
-            "meds_version": meds.__version__,
+            "meds_version": version("meds"),
             "code_modifier_columns": ["unit"],
         }
         _write_json(self.path / meds.dataset_metadata_filepath, dataset)
@@ -276,8 +277,9 @@ def _codes(shards: list[Path]) -> pl.DataFrame:
     codes = sorted({code for part in found for code in part})
     vocabulary = builtin()
     labels = ["; ".join(vocabulary.concepts[m.concept].label_en for m in vocabulary.meanings(c)) or None for c in codes]
-    schema = {"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)}
-    return pl.DataFrame({"code": codes, "description": labels, "parent_codes": [None] * len(codes)}, schema=schema)
+    parents = pl.Series("parent_codes", [None] * len(codes), pl.List(pl.String))
+    described = pl.Series("description", labels, pl.String)
+    return pl.DataFrame([pl.Series("code", codes, pl.String), described, parents])
 
 
 def _bits_for(residents: int) -> int:
