@@ -3,8 +3,8 @@
 Compiled at the first call and kept on disk beside the source, so that a later process starts without the wait. They
 release the interpreter's lock, so threads run them side by side.
 
-What is kept on disk knows of changes in its own source file alone: a compiled function that calls one of another file
-keeps that one's old code. So compiled functions call each other within a file, and across files only through Python.
+What is kept on disk is renewed when its own source file changes, not when a compiled function of another file does that
+it calls: after an edit to such a function, remove ``__pycache__``, or the caller runs the old one.
 """
 
 from collections.abc import Callable

@@ -3,6 +3,7 @@
 Both go through the same compiled loops on the same kind of arrays, so one is many, bit for bit.
 """
 
+from collections.abc import Iterable
 from math import nan
 
 import numpy as np
@@ -31,13 +32,82 @@ from features.vocabulary import Vocabulary, builtin
 KEYS = ["subject_id", "index_time"]
 
 # What values are derived from, in the order that the kernel knows, and what they become: see features/derived.py.
-DERIVED_FROM = ("birth", "female", "height", "creatinine", "weight")
-DERIVED = {"egfr": ("birth", "female", "creatinine"), "bmi": ("height", "weight")}
+DERIVED_FROM = ("age", "female", "height", "creatinine", "weight")
+DERIVED = {"egfr": ("age", "female", "creatinine"), "bmi": ("height", "weight")}
 
 # With fewer events than this, a dictionary is faster than columns.
 FEW = 4_000
 
 Pairs = list[tuple[str, str | None]]
+
+
+class Translator:
+    """Turns recorded events into usable events of the wanted concepts, values derived from others among them."""
+
+    def __init__(self, concepts: Iterable[str], vocabulary: Vocabulary) -> None:
+        wanted = set(concepts)
+        needed = {source for concept in wanted for source in DERIVED.get(concept, ())}
+        self.concepts = sorted(wanted | needed)
+        self.vocabulary = vocabulary
+
+    def known(self, events: pl.DataFrame, residents: NDArray[np.int64]) -> Known:
+        """Return the usable events of these residents, who are in ascending order, from those of a shard."""
+        events = _ordered(events)
+        subject = events["subject_id"].to_numpy()
+        begins = np.flatnonzero(np.diff(subject, prepend=subject[:1] - 1))
+        place = np.searchsorted(residents, subject[begins]).clip(max=len(residents) - 1)
+        asked = residents[place] == subject[begins]
+        counts = np.diff(begins, append=len(subject))
+        if not asked.all():
+            events = events.filter(pl.Series(np.repeat(asked, counts)))
+        return self._translated(events, np.repeat(place[asked], counts[asked]), len(residents))
+
+    def of_one(self, events: pl.DataFrame) -> Known:
+        """Return the usable events of one resident."""
+        return self._translated(_ordered(events), np.zeros(len(events), np.int64), 1)
+
+    def frame(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return the usable events of a shard as `subject_id`, `concept`, `time` (null: always) and `value`."""
+        residents = events["subject_id"].unique().sort()
+        known = self.known(events, residents.to_numpy())
+        who = np.repeat(np.arange(len(residents)), np.diff(known.starts))
+        concept = pl.Series(self.concepts, dtype=pl.Enum(self.concepts))
+        return pl.DataFrame(
+            {
+                "subject_id": residents.gather(who),
+                "concept": concept.gather(known.concept.astype(np.uint32)),
+                "time": pl.Series(known.time).replace({int(ALWAYS): None}).cast(pl.Datetime("us")),
+                "value": pl.Series(known.value, nan_to_null=True),
+            }
+        )
+
+    def _translated(self, events: pl.DataFrame, resident: NDArray[np.int64], residents: int) -> Known:
+        pair, pairs = _pairs(events)
+        number = events["numeric_value"].to_numpy()
+        coded = Coded(resident, pair, _microseconds(events["time"]), number)
+        who, what, when, worth = translate(coded, self._meanings(pairs))
+        return Known(np.searchsorted(who, np.arange(residents + 1)), what, when, worth)
+
+    def _meanings(self, pairs: Pairs) -> Meanings:
+        number_of = {concept: number for number, concept in enumerate(self.concepts)}
+        starts, concepts, numbers = [0], [], []
+        for code, unit in pairs:
+            for meaning in self.vocabulary.meanings(code, unit):
+                if meaning.concept in number_of:
+                    concepts.append(number_of[meaning.concept])
+                    # A number in an unknown unit is not used.
+                    factor = meaning.factor if meaning.known_unit else nan
+                    numbers.append((factor, meaning.offset, nan if meaning.value is None else meaning.value))
+            starts.append(len(concepts))
+        known = [self.vocabulary.concepts[concept] for concept in self.concepts]
+        return Meanings(
+            starts=np.array(starts, np.int32),
+            concept=np.array(concepts, np.int32),
+            numbers=np.array(numbers, np.float64).reshape(-1, 3),
+            bounds=np.array([(concept.low, concept.high, concept.numeric) for concept in known], np.float64),
+            sources=np.array([number_of.get(concept, -1) for concept in DERIVED_FROM], np.int32),
+            targets=np.array([number_of.get(concept, -1) for concept in DERIVED], np.int32),
+        )
 
 
 class Engine:
@@ -61,10 +131,8 @@ class Engine:
         self.vocabulary = vocabulary or builtin()
         for feature in profile.features:
             _check(feature, self.vocabulary)
-        wanted = {feature.concept for feature in profile.features}
-        needed = {source for concept in wanted for source in DERIVED.get(concept, ())}
-        self._concepts = sorted(wanted | needed)
-        self._plan = _plan(profile, self._concepts)
+        self._translator = Translator((feature.concept for feature in profile.features), self.vocabulary)
+        self._plan = _plan(profile, self._translator.concepts)
 
     def profiles(self, events: pl.DataFrame, index: pl.DataFrame) -> pl.DataFrame:
         """Fill a profile for every row of `index`, residents in parallel.
@@ -87,7 +155,7 @@ class Engine:
         rows = Rows(np.append(row_starts, len(index)), _microseconds(index["index_time"]))
         filled = np.empty((len(self.profile), len(index)), np.float32)
         if len(index):
-            fill(self._known(_ordered(events), residents), rows, self._plan, filled)
+            fill(self._translator.known(events, residents), rows, self._plan, filled)
         return _frame(index, self.profile.names, filled)
 
     def one(self, events: pl.DataFrame, index_time: int) -> NDArray[np.float32]:
@@ -104,51 +172,10 @@ class Engine:
         -------
         shape (features,), NaN is null
         """
-        events = _ordered(events)
-        known = self._translated(events, np.zeros(len(events), np.int64), 1)
         filled = np.empty((len(self.profile), 1), np.float32)
         rows = Rows(np.array([0, 1]), np.array([index_time]))
-        fill_residents(0, 1, known, rows, self._plan, filled)
+        fill_residents(0, 1, self._translator.of_one(events), rows, self._plan, filled)
         return filled[:, 0]
-
-    def _known(self, events: pl.DataFrame, residents: NDArray[np.int64]) -> Known:
-        """Return the usable events of these residents, who are in ascending order."""
-        subject = events["subject_id"].to_numpy()
-        begins = np.flatnonzero(np.diff(subject, prepend=subject[:1] - 1))
-        place = np.searchsorted(residents, subject[begins]).clip(max=len(residents) - 1)
-        asked = residents[place] == subject[begins]
-        counts = np.diff(begins, append=len(subject))
-        if not asked.all():
-            events = events.filter(pl.Series(np.repeat(asked, counts)))
-        return self._translated(events, np.repeat(place[asked], counts[asked]), len(residents))
-
-    def _translated(self, events: pl.DataFrame, resident: NDArray[np.int64], residents: int) -> Known:
-        pair, pairs = _pairs(events)
-        number = events["numeric_value"].to_numpy()
-        coded = Coded(resident, pair, _microseconds(events["time"]), number)
-        who, what, when, worth = translate(coded, self._meanings(pairs))
-        return Known(np.searchsorted(who, np.arange(residents + 1)), what, when, worth)
-
-    def _meanings(self, pairs: Pairs) -> Meanings:
-        number_of = {concept: number for number, concept in enumerate(self._concepts)}
-        starts, concepts, numbers = [0], [], []
-        for code, unit in pairs:
-            for meaning in self.vocabulary.meanings(code, unit):
-                if meaning.concept in number_of:
-                    concepts.append(number_of[meaning.concept])
-                    # A number in an unknown unit is not used.
-                    factor = meaning.factor if meaning.known_unit else nan
-                    numbers.append((factor, meaning.offset, nan if meaning.value is None else meaning.value))
-            starts.append(len(concepts))
-        known = [self.vocabulary.concepts[concept] for concept in self._concepts]
-        return Meanings(
-            starts=np.array(starts, np.int32),
-            concept=np.array(concepts, np.int32),
-            numbers=np.array(numbers, np.float64).reshape(-1, 3),
-            bounds=np.array([(concept.low, concept.high, concept.numeric) for concept in known], np.float64),
-            sources=np.array([number_of.get(concept, -1) for concept in DERIVED_FROM], np.int32),
-            targets=np.array([number_of.get(concept, -1) for concept in DERIVED], np.int32),
-        )
 
 
 def profile_store(store: EventStore, index: pl.DataFrame, engine: Engine) -> pl.DataFrame:

@@ -135,7 +135,7 @@ def since(concept: str, within: str | None = None) -> Feature:
 
 def age() -> Feature:
     """Age at the index time, in years of 365.25 days."""
-    return Feature("age", Measure.AGE, "birth")
+    return Feature("age", Measure.AGE, "age")
 
 
 def static(concept: str) -> Feature:

@@ -1,0 +1,277 @@
+"""A target becomes a cohort: who is at risk when, and what then happened.
+
+The at-risk rule is asked of profiles, so it cannot see past the index time; the outcome window is
+``[index, index + horizon)``. Death without the outcome is a known non-event. The end of observation is a censoring:
+where a resident's records do not say it (`OBSERVATION_END`), observation ends with the store's last event.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from math import inf
+from typing import cast
+
+import polars as pl
+from meds import schema as meds
+
+from features.engine import KEYS, Engine, Translator
+from features.errors import WeibingError
+from features.events import EventStore
+from features.measures import age, ever, latest
+from features.profile import Profile
+from features.times import DAY, instant, length
+from features.vocabulary import Vocabulary, builtin
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A condition on the latest value of a concept, where one is known: ``at_least <= value < below``."""
+
+    concept: str
+    at_least: float = -inf
+    below: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTimes:
+    """From which moments one predicts.
+
+    Either `every` so long, on the days counted from the first of January, between the dates `start` and `stop` (both
+    included; where absent, as far as the records go); or at `each` occurrence of a concept; or at the moment by which
+    all the concepts of `first` have occurred. `offset` shifts it: what is recorded at an index time is not yet known
+    at it, so an offset of a day lets the day itself count.
+    """
+
+    every: str | None = None
+    start: str | None = None
+    stop: str | None = None
+    each: str | None = None
+    first: tuple[str, ...] = ()
+    offset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is predicted: who is at risk, which outcome, over which horizon.
+
+    `outcome` lists concepts of which the first to come counts. `increasing` and `decreasing` name the concepts of
+    which more is worse, or better, for this outcome. `tiers` are the three probabilities at which moderate, high and
+    very high risk begin.
+    """
+
+    name: str
+    outcome: tuple[str, ...]
+    horizon: str
+    index: IndexTimes
+    label_en: str = ""
+    label_zh: str = ""
+    age: tuple[float, float] = (0.0, inf)
+    present: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    recurrent: bool = False
+    increasing: tuple[str, ...] = ()
+    decreasing: tuple[str, ...] = ()
+    tiers: tuple[float, float, float] = (0.1, 0.2, 0.4)
+    tiers_source: str = ""
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """Every concept that the target names."""
+        index = (*self.index.first, *([self.index.each] if self.index.each else []))
+        limits = tuple(limit.concept for limit in self.limits)
+        return (*self.outcome, *index, *self.present, *self.absent, *limits, *self.increasing, *self.decreasing)
+
+    @property
+    def horizon_days(self) -> float:
+        """The horizon in days."""
+        return length(self.horizon) / DAY
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A row per resident and index time at risk, and how many candidates were left out, by reason.
+
+    `rows` has `subject_id`, `index_time`, `observed` (the outcome came), `died` (without it) and `time`: days from the
+    index time to the outcome, death or end of observation, whichever came first.
+    """
+
+    target: Target
+    rows: pl.DataFrame
+    flow: dict[str, int] = field(default_factory=dict)
+
+
+def cohort(store: EventStore, target: Target, vocabulary: Vocabulary | None = None) -> Cohort:
+    """Find the cohort of a target in a store.
+
+    Raises
+    ------
+    WeibingError
+        If the target names an unknown concept or a wrong length of time, or the store holds no dated events.
+    """
+    finder = _Finder.of(store, target, vocabulary or builtin())
+    flow: Counter[str] = Counter()
+    parts = [finder.shard(store.read(shard), flow) for shard in store.shards]
+    return Cohort(target, pl.concat(parts).sort(KEYS), dict(flow))
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Finds a target's cohort, shard by shard."""
+
+    target: Target
+    rule: Engine
+    facts: Translator
+    grid: pl.DataFrame
+    end: datetime
+
+    @classmethod
+    def of(cls, store: EventStore, target: Target, vocabulary: Vocabulary) -> "_Finder":
+        for concept in target.concepts:
+            vocabulary.concept(concept)
+        start, end = _extent(store)
+        facts = Translator(
+            {*target.outcome, *_index_concepts(target.index), "death", "observation_end"}, vocabulary
+        )
+        return cls(
+            target, Engine(_rule(target), vocabulary), facts, _grid(target.index, start, end, store.timezone), end
+        )
+
+    def shard(self, events: pl.DataFrame, flow: Counter[str]) -> pl.DataFrame:
+        """Return the cohort's rows of a shard, and count in `flow` whom it leaves out and why."""
+        facts = self.facts.frame(events).drop_nulls("time")
+        rows = self._candidates(events, facts)
+        flow["candidates"] += len(rows)
+        observed = self._observed(rows, events, facts)
+        asked = self.rule.profiles(events, observed).join(observed, on=KEYS)
+        for reason, keep in _reasons(self.target):
+            kept = asked.filter(keep)
+            flow[reason] += len(asked) - len(kept)
+            asked = kept
+        flow["at risk"] += len(asked)
+        return _followed(asked.select(*KEYS, "death", "end"), facts, self.target)
+
+    def _candidates(self, events: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+        index = self.target.index
+        if index.every:
+            found = events.select("subject_id").unique().join(self.grid, how="cross")
+        elif index.each:
+            found = _of(facts, (index.each,)).select("subject_id", index_time="time")
+        else:
+            begun = _of(facts, index.first).group_by("subject_id", "concept").agg(pl.col("time").min())
+            complete = begun.group_by("subject_id").agg(index_time=pl.col("time").max(), concepts=pl.len())
+            found = complete.filter(pl.col("concepts") == len(index.first)).drop("concepts")
+        offset = length(index.offset) if index.offset else 0
+        return found.with_columns(pl.col("index_time") + pl.duration(microseconds=offset)).unique()
+
+    def _observed(self, rows: pl.DataFrame, events: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+        """Add when each resident's records begin and end, and the date of death."""
+        begin = events.filter(pl.col("code") != meds.birth_code).group_by("subject_id").agg(begin=pl.col("time").min())
+        death = _of(facts, ("death",)).group_by("subject_id").agg(death=pl.col("time").min())
+        end = _of(facts, ("observation_end",)).group_by("subject_id").agg(end=pl.col("time").max())
+        for dates in (begin, death, end):
+            rows = rows.join(dates, on="subject_id", how="left")
+        return rows.with_columns(pl.min_horizontal(pl.col("end").fill_null(self.end), "death").alias("end"))
+
+
+def _rule(target: Target) -> Profile:
+    """The at-risk rule as features, so that it cannot see past the index time."""
+    asked = {*target.absent, *target.present, *target.outcome}
+    limits = {limit.concept for limit in target.limits}
+    return Profile(
+        age(), *(ever(concept) for concept in sorted(asked)), *(latest(concept) for concept in sorted(limits))
+    )
+
+
+def _reasons(target: Target) -> Iterator[tuple[str, pl.Expr]]:
+    """Yield each reason for being left out, and the condition of staying in."""
+    yield (
+        "not yet or no longer observed",
+        (pl.col("begin") < pl.col("index_time")) & (pl.col("end") > pl.col("index_time")),
+    )
+    low, high = target.age
+    if low > 0 or high < inf:
+        yield f"age unknown or not {low:g} to {high:g}", pl.col("age").is_between(low, high, closed="left")
+    for concept in target.present:
+        yield f"without {concept}", pl.col(f"{concept}_ever") == 1
+    for concept in target.absent:
+        yield f"with {concept}", pl.col(f"{concept}_ever") == 0
+    for limit in target.limits:
+        value = pl.col(f"{limit.concept}_latest")
+        within = value.is_between(limit.at_least, limit.below, closed="left")
+        yield f"latest {limit.concept} not {_range(limit)}", value.is_null() | within
+    if not target.recurrent:
+        yield "outcome had before", pl.all_horizontal(pl.col(f"{concept}_ever") == 0 for concept in target.outcome)
+
+
+def _range(limit: Limit) -> str:
+    bounds = [f"at least {limit.at_least:g}"] * (limit.at_least > -inf) + [f"below {limit.below:g}"] * (
+        limit.below < inf
+    )
+    return " and ".join(bounds)
+
+
+def _followed(rows: pl.DataFrame, facts: pl.DataFrame, target: Target) -> pl.DataFrame:
+    """Say of each row at risk what happened first, and after how many days."""
+    came = _of(facts, target.outcome).select("subject_id", came="time").sort("came")
+    rows = rows.sort("index_time").join_asof(
+        came, left_on="index_time", right_on="came", by="subject_id", strategy="forward", check_sortedness=False
+    )
+    observed = (pl.col("came") <= pl.col("end")).fill_null(value=False)
+    until = pl.when(observed).then("came").otherwise("end")
+    return rows.select(
+        *KEYS,
+        observed=observed,
+        died=~observed & (pl.col("death") <= pl.col("end")).fill_null(value=False),
+        time=(until - pl.col("index_time")).dt.total_microseconds() / DAY,
+    )
+
+
+def _of(facts: pl.DataFrame, concepts: tuple[str, ...]) -> pl.DataFrame:
+    return facts.filter(pl.col("concept").is_in(concepts))
+
+
+def _index_concepts(index: IndexTimes) -> tuple[str, ...]:
+    return (*index.first, *([index.each] if index.each else []))
+
+
+def _extent(store: EventStore) -> tuple[datetime, datetime]:
+    """Return the first and the last time in the store, births and facts without a time left out."""
+    dated = [
+        pl.scan_parquet(shard)
+        .filter(pl.col("code") != meds.birth_code)
+        .select(pl.col("time").min().alias("start"), pl.col("time").max().alias("end"))
+        for shard in store.shards
+    ]
+    found = pl.concat(pl.collect_all(dated)) if dated else pl.DataFrame({"start": [None], "end": [None]})
+    start, end = found["start"].min(), found["end"].max()
+    if not isinstance(start, datetime) or not isinstance(end, datetime):
+        raise WeibingError(f"The event store {store.path} holds no dated events.")
+    return start, end
+
+
+def _grid(index: IndexTimes, start: datetime, end: datetime, timezone: str) -> pl.DataFrame:
+    """Return the common index times: every so often from the first of January after the records begin."""
+    times: list[datetime] = []
+    if index.every:
+        first = instant(index.start or date(start.year + 1, 1, 1), timezone)
+        last = min(end, instant(index.stop, timezone)) if index.stop else end
+        while (moment := _step(first, index.every, len(times), timezone)) <= last:
+            times.append(moment)
+    return pl.DataFrame({"index_time": pl.Series(times, dtype=pl.Datetime("us"))})
+
+
+def _step(first: datetime, every: str, number: int, timezone: str) -> datetime:
+    """Return the index time after so many steps; whole years and months keep to the calendar."""
+    calendar = pl.Series([first]).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
+    moved = calendar.dt.offset_by(_calendar_step(every, number)).dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return cast(datetime, moved[0])
+
+
+def _calendar_step(every: str, number: int) -> str:
+    length(every)
+    amount, unit = every[:-2], "mo"
+    if not every.endswith("mo"):
+        amount, unit = every[:-1], every[-1]
+    return f"{int(amount) * number}{unit}"
