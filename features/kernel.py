@@ -62,8 +62,8 @@ class Meanings(NamedTuple):
     `starts`, shape (pairs + 1,), says where the meanings of each pair begin in `concept`, shape (meanings,), and
     `numbers`, shape (meanings, 3): factor, offset and, where the code itself says it, the value (else NaN). `bounds`,
     shape (concepts, 3), holds the lowest and highest plausible value, and whether the concept is a number. `sources`
-    are the concepts age (dated at birth), female, height, creatinine and weight, `targets` the derived concepts eGFR and body mass
-    index; -1 where not wanted.
+    are the concepts age (dated at birth), female, height, creatinine and weight, `targets` the derived concepts eGFR
+    and body mass index; -1 where not wanted.
     """
 
     starts: Small

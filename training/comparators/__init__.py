@@ -1,0 +1,1 @@
+"""Rivals of a model on the same rows: published scores, and plain statistics; one file each."""

@@ -1,0 +1,214 @@
+"""One training run: from a store and a target to a model and the evidence for it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from features.cohort import Cohort, Target, cohort
+from features.engine import Engine, profile_store
+from features.errors import WeibingError
+from features.events import EventStore
+from features.times import DAY
+from training.calibrate import expit, recalibrate
+from training.censoring import CensoringWeights, censoring_weights
+from training.comparators.logistic import out_of_fold_margins
+from training.fit import Grown, Rows, grow, margins, usable_features
+from training.model import Card, RiskModel, background_of
+from training.validate import Estimate, Validation, paired_difference, validate
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a training run shows for its model, all of it on people that the trees had not seen.
+
+    Attributes
+    ----------
+    cohort : who was at risk, and who was left out
+    censoring : what was known of the outcome, and how it was weighed
+    rows : the training rows
+    dropped : the features that were left out, and why
+    grown : the trees and their out-of-fold risks
+    validation : performance of the out-of-fold risks
+    logistic : performance of a logistic regression on the same rows and folds
+    gain : AUROC of the trees minus that of the regression
+    temporal : performance after a date of trees grown before it, or why that cannot be had
+    """
+
+    cohort: Cohort
+    censoring: CensoringWeights
+    rows: Rows
+    dropped: dict[str, str]
+    grown: Grown
+    validation: Validation
+    logistic: Validation
+    gain: Estimate
+    temporal: Validation | str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and the evidence for it."""
+
+    model: RiskModel
+    evidence: Evidence
+
+
+def train(
+    store: EventStore,
+    target: Target,
+    engine: Engine | None = None,
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Trained:
+    """Train a model of a target on a store, and measure it.
+
+    Raises
+    ------
+    WeibingError
+        If the records hold too few outcomes.
+    """
+    engine = engine or Engine()
+    progress(f"{target.name}: finding who is at risk")
+    found = cohort(store, target, engine.vocabulary)
+    if not len(found.rows):
+        raise WeibingError(f"Nobody in {store.path} is at risk for the target {target.name}: {_reasons(found)}.")
+    progress(f"{target.name}: filling {len(found.rows):,} profiles")
+    profiles = profile_store(store, found.rows, engine)
+    weights = _weights(found.rows, target)
+    rows, dropped = _rows(profiles, weights, target, engine)
+    progress(f"{target.name}: growing trees on {len(rows.outcome):,} rows, {int(rows.outcome.sum()):,} outcomes")
+    grown = grow(rows, target, engine, seed=seed)
+    progress(f"{target.name}: validating")
+    if store.description.get("relative_times"):
+        temporal: Validation | str = "These records have no calendar dates."
+    else:
+        temporal = temporal_validation(found, profiles, engine, seed)
+    return Trained(
+        _model(rows, grown, target, engine, store),
+        _evidence(found, weights, rows, dropped, grown, temporal, seed),
+    )
+
+
+def temporal_validation(found: Cohort, profiles: pl.DataFrame, engine: Engine, seed: int) -> Validation | str:
+    """Grow trees on what was known before a date, and measure them on index times from then on.
+
+    The date lies one horizon before the records end. Training follow-up is cut at it, so that the two do not overlap.
+
+    Returns
+    -------
+    The validation, or a sentence that says why it cannot be had.
+    """
+    target = found.target
+    split = temporal_split(found.rows, target)
+    if split is None:
+        return f"The records span less than two horizons of {target.horizon}: no date leaves both sides followed."
+    before, after = found.rows["index_time"] < split, found.rows["index_time"] >= split
+    try:
+        cut = _weights(_cut(found.rows.filter(before), split), target)
+        rows, _ = _rows(profiles.filter(before), cut, target, engine)
+        grown = grow(rows, target, engine, seed=seed)
+    except WeibingError as error:
+        return f"Before {split:%Y-%m-%d}: {error}"
+    line = recalibrate(grown.margin, rows.outcome, rows.weight)
+    later = found.rows.filter(after)
+    weights = _weights(later, target)
+    risk = line.probability(margins(grown.booster, profiles.filter(after).select(rows.features).to_numpy()))
+    return validate(weights.outcome, risk, weights.weight, later["subject_id"].to_numpy(), seed=seed)
+
+
+def temporal_split(rows: pl.DataFrame, target: Target) -> datetime | None:
+    """Return the date that leaves a horizon of follow-up behind it and before it, or None where the records are short.
+
+    Parameters
+    ----------
+    rows : a cohort's rows
+    """
+    horizon = timedelta(days=target.horizon_days)
+    ends = rows.select((pl.col("index_time") + pl.duration(microseconds=pl.col("time") * DAY)).max()).item()
+    split = ends - horizon
+    followed_on_both_sides = rows["index_time"].min() <= split - horizon and rows["index_time"].max() >= split
+    return split if followed_on_both_sides else None
+
+
+def _cut(rows: pl.DataFrame, split: datetime) -> pl.DataFrame:
+    """End the follow-up of rows at a date."""
+    room = (pl.lit(split) - pl.col("index_time")).dt.total_microseconds() / DAY
+    ended = pl.col("time") >= room
+    return rows.with_columns(
+        pl.min_horizontal("time", room).alias("time"),
+        observed=pl.col("observed") & ~ended,
+        died=pl.col("died") & ~ended,
+    )
+
+
+def _weights(rows: pl.DataFrame, target: Target) -> CensoringWeights:
+    time, observed, died = (rows[name].to_numpy() for name in ("time", "observed", "died"))
+    return censoring_weights(time, observed, died, target.horizon_days)
+
+
+def _rows(
+    profiles: pl.DataFrame, weights: CensoringWeights, target: Target, engine: Engine
+) -> tuple[Rows, dict[str, str]]:
+    """Return the rows whose outcome is known with the features that can teach something, and those that cannot."""
+    known = weights.weight > 0
+    names = engine.profile.names
+    matrix = profiles.select(names).filter(pl.Series(known)).to_numpy()
+    features, dropped = usable_features(names, matrix, target, engine)
+    kept = np.ascontiguousarray(matrix[:, [name in features for name in names]])
+    person = profiles["subject_id"].to_numpy()[known]
+    return Rows(features, kept, weights.outcome[known], weights.weight[known], person), dropped
+
+
+def _model(rows: Rows, grown: Grown, target: Target, engine: Engine, store: EventStore) -> RiskModel:
+    card = Card(
+        target=target,
+        features=rows.features,
+        concepts=tuple(engine.profile[name].concept for name in rows.features),
+        recalibration=recalibrate(grown.margin, rows.outcome, rows.weight),
+        profile_version=engine.profile.version,
+        vocabulary_version=engine.vocabulary.version,
+        fingerprint=fingerprint(rows),
+        synthetic=bool(store.description.get("synthetic", False)),
+    )
+    folds = tuple(fold.model_to_string() for fold in grown.folds)
+    return RiskModel(card, grown.booster.model_to_string(), folds, background_of(rows.features, rows.matrix))
+
+
+def _evidence(
+    found: Cohort,
+    weights: CensoringWeights,
+    rows: Rows,
+    dropped: dict[str, str],
+    grown: Grown,
+    temporal: Validation | str,
+    seed: int,
+) -> Evidence:
+    rival = out_of_fold_margins(rows.matrix.astype(np.float64), rows.outcome, rows.weight, grown.fold)
+    return Evidence(
+        cohort=found,
+        censoring=weights,
+        rows=rows,
+        dropped=dropped,
+        grown=grown,
+        validation=validate(rows.outcome, grown.risk, rows.weight, rows.person, seed=seed),
+        logistic=validate(rows.outcome, expit(rival), rows.weight, rows.person, seed=seed),
+        gain=paired_difference(rows.outcome, grown.risk, rival, rows.weight, rows.person, seed=seed),
+        temporal=temporal,
+    )
+
+
+def fingerprint(rows: Rows) -> str:
+    """Return a fingerprint of training rows: the same features, values, outcomes and weights give the same."""
+    digest = hashlib.sha256("\n".join(rows.features).encode())
+    for part in (rows.matrix, rows.outcome, rows.weight, rows.person):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _reasons(found: Cohort) -> str:
+    return "; ".join(f"{reason} {number:,}" for reason, number in found.flow.items())
