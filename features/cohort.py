@@ -131,11 +131,13 @@ class _Finder:
         for concept in target.concepts:
             vocabulary.concept(concept)
         start, end = _extent(store)
-        facts = Translator(
-            {*target.outcome, *_index_concepts(target.index), "death", "observation_end"}, vocabulary
-        )
+        facts = Translator({*target.outcome, *_index_concepts(target.index), "death", "observation_end"}, vocabulary)
         return cls(
-            target, Engine(_rule(target), vocabulary), facts, _grid(target.index, start, end, store.timezone), end
+            target,
+            Engine(at_risk_rule(target), vocabulary),
+            facts,
+            _grid(target.index, start, end, store.timezone),
+            end,
         )
 
     def shard(self, events: pl.DataFrame, flow: Counter[str]) -> pl.DataFrame:
@@ -175,13 +177,44 @@ class _Finder:
         return rows.with_columns(pl.min_horizontal(pl.col("end").fill_null(self.end), "death").alias("end"))
 
 
-def _rule(target: Target) -> Profile:
-    """The at-risk rule as features, so that it cannot see past the index time."""
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a target asks of a resident at risk: all `features` of :func:`at_risk_rule` in ``[at_least, below)``.
+
+    Who is outside is left out, for the `reason`. Where a feature is unknown, `unknown_stays` decides.
+    """
+
+    reason: str
+    features: tuple[str, ...]
+    at_least: float = -inf
+    below: float = inf
+    unknown_stays: bool = False
+
+
+def at_risk_rule(target: Target) -> Profile:
+    """Return the at-risk rule as features, so that it cannot see past the index time."""
     asked = {*target.absent, *target.present, *target.outcome}
     limits = {limit.concept for limit in target.limits}
     return Profile(
         age(), *(ever(concept) for concept in sorted(asked)), *(latest(concept) for concept in sorted(limits))
     )
+
+
+def at_risk_conditions(target: Target) -> Iterator[Condition]:
+    """Yield what the target asks of the features of :func:`at_risk_rule`, in the order in which it is asked."""
+    low, high = target.age
+    if low > 0 or high < inf:
+        yield Condition("age unknown", ("age",))
+        yield Condition(f"age not {_range(low, high)}", ("age",), low, high)
+    for concept in target.present:
+        yield Condition(f"without {concept}", (f"{concept}_ever",), at_least=1)
+    for concept in target.absent:
+        yield Condition(f"with {concept}", (f"{concept}_ever",), below=1)
+    for limit in target.limits:
+        reason = f"latest {limit.concept} not {_range(limit.at_least, limit.below)}"
+        yield Condition(reason, (f"{limit.concept}_latest",), limit.at_least, limit.below, unknown_stays=True)
+    if not target.recurrent:
+        yield Condition("outcome had before", tuple(f"{concept}_ever" for concept in target.outcome), below=1)
 
 
 def _reasons(target: Target) -> Iterator[tuple[str, pl.Expr]]:
@@ -190,25 +223,18 @@ def _reasons(target: Target) -> Iterator[tuple[str, pl.Expr]]:
         "not yet or no longer observed",
         (pl.col("begin") < pl.col("index_time")) & (pl.col("end") > pl.col("index_time")),
     )
-    low, high = target.age
-    if low > 0 or high < inf:
-        yield f"age unknown or not {low:g} to {high:g}", pl.col("age").is_between(low, high, closed="left")
-    for concept in target.present:
-        yield f"without {concept}", pl.col(f"{concept}_ever") == 1
-    for concept in target.absent:
-        yield f"with {concept}", pl.col(f"{concept}_ever") == 0
-    for limit in target.limits:
-        value = pl.col(f"{limit.concept}_latest")
-        within = value.is_between(limit.at_least, limit.below, closed="left")
-        yield f"latest {limit.concept} not {_range(limit)}", value.is_null() | within
-    if not target.recurrent:
-        yield "outcome had before", pl.all_horizontal(pl.col(f"{concept}_ever") == 0 for concept in target.outcome)
+    for condition in at_risk_conditions(target):
+        yield condition.reason, pl.all_horizontal(_holds(condition, name) for name in condition.features)
 
 
-def _range(limit: Limit) -> str:
-    bounds = [f"at least {limit.at_least:g}"] * (limit.at_least > -inf) + [f"below {limit.below:g}"] * (
-        limit.below < inf
-    )
+def _holds(condition: Condition, name: str) -> pl.Expr:
+    value = pl.col(name)
+    within = value.is_between(condition.at_least, condition.below, closed="left")
+    return value.is_null() | within if condition.unknown_stays else within
+
+
+def _range(at_least: float, below: float) -> str:
+    bounds = [f"at least {at_least:g}"] * (at_least > -inf) + [f"below {below:g}"] * (below < inf)
     return " and ".join(bounds)
 
 

@@ -1,18 +1,23 @@
 """Functions that numba compiles to machine code, with the types that mypy sees left as they were written.
 
-Compiled at the first call and kept on disk beside the source, so that a later process starts without the wait. They
-release the interpreter's lock, so threads run them side by side.
+Compiled at the first call and kept on disk, so that a later process starts without the wait. They release the
+interpreter's lock, so threads run them side by side.
 
-What is kept on disk is renewed when its own source file changes, not when a compiled function of another file does that
-it calls: after an edit to such a function, remove ``__pycache__``, or the caller runs the old one.
+numba keeps a compiled function until its own file changes, although it may call functions of other files. Weibing's
+are therefore kept in a folder named after the sources of all of them: a change in any compiles all afresh.
 """
 
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, cast
 
 import numba
 
 F = TypeVar("F", bound=Callable[..., object])
+
+PACKAGES = ("features", "training", "serving")
 
 
 def compiled(function: F) -> F:
@@ -23,3 +28,26 @@ def compiled(function: F) -> F:
 def compiled_parallel(function: F) -> F:
     """Compile a function whose ``numba.prange`` loops run on all threads; what they write must not depend on order."""
     return cast(F, numba.njit(cache=True, nogil=True, parallel=True)(function))
+
+
+def sources_digest(root: Path) -> str:
+    """Return a fingerprint of the source files below `root` that hold compiled functions."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            text = path.read_bytes()
+            if b"features.compiled" in text:
+                digest.update(text)
+    return digest.hexdigest()[:16]
+
+
+def _keep_compiled(root: Path) -> None:
+    """Keep compiled functions beside the sources, or in the user's cache where those cannot be written to."""
+    beside = root / "features" / "__pycache__"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "weibing"
+    folder = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else cache
+    vars(numba.config)["CACHE_DIR"] = str(folder / f"compiled-{sources_digest(root)}")
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    _keep_compiled(Path(__file__).parent.parent)

@@ -31,10 +31,12 @@ UNBOUNDED = np.iinfo(np.int64).max
 # The running numbers of a slot. Values are summed as differences from the first one, so that a small spread around a
 # large value keeps its digits.
 OCCASIONS, LAST_TIME, LAST_SUM, LAST_COUNT, VALUES, FIRST, SUM, SQUARES, LOWEST, HIGHEST = range(10)
-FIRST_TIME, TIMES, TIMES_SQUARED, TIMES_VALUES, HOLDS, HELD = range(10, 16)
-RUNNING = 16
+FIRST_TIME, TIMES, TIMES_SQUARED, TIMES_VALUES, HOLDS, HELD, FIRST_OCCASION = range(10, 17)
+RUNNING = 17
 
-LATEST, MEAN, MIN, MAX, STANDARD_DEVIATION, SLOPE, COUNT, EVER, ACTIVE, SINCE, AGE, STATIC = (int(m) for m in Measure)
+LATEST, MEAN, MIN, MAX, STANDARD_DEVIATION, SLOPE, COUNT, EVER, ACTIVE, SINCE, SINCE_FIRST, AGE, STATIC = (
+    int(m) for m in Measure
+)
 
 # Residents are handed out in chunks, so that each thread reuses its running numbers.
 CHUNKS = 256
@@ -185,6 +187,8 @@ def _clear(slot: Floats) -> None:
 @compiled
 def _add(slot: Floats, time: int, index: int, value: float) -> None:
     """Add an event to the running numbers of a slot; events come in order of time."""
+    if slot[OCCASIONS] == 0:
+        slot[FIRST_OCCASION] = time
     if slot[OCCASIONS] == 0 or slot[LAST_TIME] != time:
         slot[OCCASIONS] += 1
         slot[LAST_TIME] = time
@@ -258,6 +262,8 @@ def _feature(measure: int, slot: Floats, at_least: int, index: int) -> float:
     elif measure in (SINCE, AGE):
         elapsed = DAY if measure == SINCE else YEAR
         result = (index - slot[LAST_TIME]) / elapsed if happened else np.nan
+    elif measure == SINCE_FIRST:
+        result = (index - slot[FIRST_OCCASION]) / DAY if happened else np.nan
     elif measure == STATIC:
         result = slot[HELD] if slot[HOLDS] > 0 else _of_values(LATEST, slot, at_least)
     else:

@@ -25,8 +25,9 @@ class Measure(IntEnum):
     EVER = 7
     ACTIVE = 8
     SINCE = 9
-    AGE = 10
-    STATIC = 11
+    SINCE_FIRST = 10
+    AGE = 11
+    STATIC = 12
 
 
 # These need a number; the others ask only whether and when.
@@ -46,6 +47,7 @@ WORDS_EN = {
     Measure.EVER: "ever",
     Measure.ACTIVE: "in use",
     Measure.SINCE: "days since",
+    Measure.SINCE_FIRST: "days since the first",
     Measure.AGE: "age",
     Measure.STATIC: "",
 }
@@ -76,7 +78,7 @@ class Feature:
             return concept.unit
         if self.measure is Measure.SLOPE:
             return f"{concept.unit}/a"
-        return {Measure.SINCE: "d", Measure.AGE: "a"}.get(self.measure, "")
+        return {Measure.SINCE: "d", Measure.SINCE_FIRST: "d", Measure.AGE: "a"}.get(self.measure, "")
 
     def label(self, concept: Concept) -> str:
         """Return the feature in plain English: ``systolic blood pressure, mean, 1y``."""
@@ -131,6 +133,11 @@ def active(concept: str, within: str) -> Feature:
 def since(concept: str, within: str | None = None) -> Feature:
     """Days from the last time it happened to the index time; null where it did not."""
     return _over("days_since", Measure.SINCE, concept, within)
+
+
+def since_first(concept: str, within: str | None = None) -> Feature:
+    """Days from the first time it happened to the index time: how long a disease or a record has lasted."""
+    return _over("days_since_first", Measure.SINCE_FIRST, concept, within)
 
 
 def age() -> Feature:

@@ -45,10 +45,11 @@ class Trees:
     path_smooth: float = 0.0
 
 
-# Eight leaves keep exact explanation a table look-up; four are for few outcomes.
+# Eight leaves keep exact explanation a table look-up; four, and two (an additive model), are for few outcomes.
 CANDIDATES = (
     Trees(8, 0.05, 20, 5.0, 0.5, 0.7),
     Trees(4, 0.05, 20, 1.0, 0.5, 0.9, path_smooth=10.0),
+    Trees(2, 0.05, 20, 1.0, 0.5, 0.9),
 )
 # With more outcomes than this the first candidate serves, and the search is spared.
 MANY_OUTCOMES = 5_000
