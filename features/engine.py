@@ -207,7 +207,9 @@ def _no_events() -> pl.DataFrame:
 def _check(feature: Feature, vocabulary: Vocabulary) -> None:
     concept = vocabulary.concept(feature.concept)
     if feature.measure in OF_NUMBERS and not (concept.numeric or concept.kind == "static"):
-        raise WeibingError(f'The feature "{feature.name}" needs numbers, but "{concept.name}" is a {concept.kind}.')
+        raise WeibingError(
+            f'The feature "{feature.name}" needs numbers, but {concept.name} (kind: {concept.kind}) has none.'
+        )
 
 
 def _plan(profile: Profile, concepts: list[str]) -> Plan:

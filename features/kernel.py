@@ -31,8 +31,8 @@ UNBOUNDED = np.iinfo(np.int64).max
 # The running numbers of a slot. Values are summed as differences from the first one, so that a small spread around a
 # large value keeps its digits.
 OCCASIONS, LAST_TIME, LAST_SUM, LAST_COUNT, VALUES, FIRST, SUM, SQUARES, LOWEST, HIGHEST = range(10)
-FIRST_TIME, TIMES, TIMES_SQUARED, TIMES_VALUES, HOLDS, HELD, FIRST_OCCASION = range(10, 17)
-RUNNING = 17
+FIRST_TIME, TIMES, TIMES_SQUARED, TIMES_VALUES, HOLDS, HELD, FIRST_OCCASION, VALUED_TIME = range(10, 18)
+RUNNING = 18
 
 LATEST, MEAN, MIN, MAX, STANDARD_DEVIATION, SLOPE, COUNT, EVER, ACTIVE, SINCE, SINCE_FIRST, AGE, STATIC = (
     int(m) for m in Measure
@@ -192,10 +192,10 @@ def _add(slot: Floats, time: int, index: int, value: float) -> None:
     if slot[OCCASIONS] == 0 or slot[LAST_TIME] != time:
         slot[OCCASIONS] += 1
         slot[LAST_TIME] = time
-        slot[LAST_SUM] = 0.0
-        slot[LAST_COUNT] = 0.0
     if np.isnan(value):
         return
+    if slot[VALUES] == 0 or slot[VALUED_TIME] != time:
+        slot[VALUED_TIME], slot[LAST_SUM], slot[LAST_COUNT] = time, 0.0, 0.0
     if slot[VALUES] == 0:
         slot[FIRST], slot[FIRST_TIME] = value, time
         slot[LOWEST], slot[HIGHEST] = value, value
@@ -216,7 +216,7 @@ def _add(slot: Floats, time: int, index: int, value: float) -> None:
 def _slope(slot: Floats) -> float:
     values = slot[VALUES]
     spread = values * slot[TIMES_SQUARED] - slot[TIMES] * slot[TIMES]
-    if slot[LAST_TIME] == slot[FIRST_TIME] or spread <= 0.0:
+    if slot[VALUED_TIME] == slot[FIRST_TIME] or spread <= 0.0:
         return np.nan
     return float((values * slot[TIMES_VALUES] - slot[TIMES] * slot[SUM]) / spread)
 

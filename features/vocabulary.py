@@ -19,7 +19,7 @@ TABLES = ("concepts.csv", "codes.csv", "units.csv")
 # Classifications whose codes grow to the right: an unlisted code means what its longest listed beginning means.
 HIERARCHICAL = frozenset({"ICD10", "ICD9", "ATC"})
 
-# A concept of these kinds is a number: without a usable value there is no event of it.
+# A concept of these kinds, or with a plausible range, is a number: without a usable value there is no event of it.
 NUMERIC_KINDS = frozenset({"measurement", "finding"})
 
 
@@ -43,7 +43,7 @@ class Concept:
     @property
     def numeric(self) -> bool:
         """Whether the concept is a number, so that an event of it without a usable value says nothing."""
-        return self.kind in NUMERIC_KINDS
+        return self.kind in NUMERIC_KINDS or self.high < inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,157 @@
+"""What always holds of profiles (design.md, section 5): promises 1, 2, 3 and 6."""
+
+import math
+
+import numpy as np
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.engine import Engine, profile_store
+from features.events import EventStore, canonical, normalised
+from features.measures import count, latest, mean
+from features.profile import PROFILE, Profile
+from features.vocabulary import builtin
+from tests.features.histories import EVERYTHING, INDEX, INDEX_US, histories
+from tests.reference.featuriser import Recorded, profile_of
+
+ENGINE = Engine(EVERYTHING)
+
+
+def recorded(events: pl.DataFrame) -> list[Recorded]:
+    columns = (events["time"].to_physical(), events["code"], events["numeric_value"], events["unit"])
+    return [Recorded(*row) for row in zip(*columns, strict=True)]
+
+
+def test_the_five_features_of_the_design_exist():
+    names = {"sbp_mean_1y", "hba1c_latest", "fall_count_1y", "antihypertensive_active", "egfr_slope_5y"}
+    assert names <= set(PROFILE.names)
+
+
+@settings(max_examples=250, deadline=None)
+@given(histories())
+def test_the_engine_agrees_with_the_reference(events):
+    filled = ENGINE.one(events, INDEX_US)
+    expected = profile_of(recorded(events), INDEX_US, EVERYTHING, builtin())
+    for name, value in zip(EVERYTHING.names, filled, strict=True):
+        wanted = math.nan if expected[name] is None else expected[name]
+        # A slope may lose digits where all times lie close together.
+        scale = 1e-3 if "_slope" in name or "_sd" in name else 2e-6
+        np.testing.assert_allclose(value, wanted, rtol=scale, atol=scale, err_msg=name)
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories(), histories())
+def test_nothing_at_or_after_the_index_time_changes_a_profile(events, others):
+    future = others.filter(pl.col("time") >= INDEX)
+    past = events.filter(pl.col("time").is_null() | (pl.col("time") < INDEX))
+    with_future = canonical(pl.concat([past, future]))
+    np.testing.assert_array_equal(ENGINE.one(past, INDEX_US), ENGINE.one(with_future, INDEX_US))
+
+
+def test_an_event_counts_one_microsecond_before_the_index_time_and_not_at_it():
+    engine = Engine(Profile(count("fall"), count("fall", within="1y")))
+
+    def falls(offset: int) -> list[float]:
+        time = pl.Series([INDEX_US + offset]).cast(pl.Datetime("us"))
+        events = pl.DataFrame({"subject_id": [1], "time": time, "code": ["fall"]})
+        return engine.profiles(normalised(events), index_of([1])).row(0)[2:]
+
+    assert falls(-1) == (1, 1)
+    assert falls(0) == (0, 0)
+    assert falls(1) == (0, 0)
+
+
+def test_a_look_back_holds_the_moment_it_begins_and_not_the_microsecond_before():
+    engine = Engine(Profile(count("fall", within="30d")))
+    start = INDEX_US - 30 * 86_400_000_000
+    times = pl.Series([start - 1, start]).cast(pl.Datetime("us"))
+    events = pl.DataFrame({"subject_id": [1, 1], "time": times, "code": ["fall", "fall"]})
+    assert engine.profiles(normalised(events), index_of([1]))["fall_count_30d"].to_list() == [1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_one_is_many_bit_for_bit(data):
+    residents = [data.draw(histories(subject_id=number)) for number in (1, 2, 3)]
+    together = ENGINE.profiles(pl.concat(residents), index_of([1, 2, 3]))
+    for number, events in enumerate(residents):
+        batch = together.row(number)[2:]
+        alone = ENGINE.one(events, INDEX_US)
+        np.testing.assert_array_equal(np.array(batch, np.float32), alone)
+
+
+def test_one_is_many_among_so_many_events_that_codes_are_numbered_by_column(monkeypatch):
+    monkeypatch.setattr("features.engine.FEW", 0)
+    events = normalised(
+        pl.DataFrame(
+            {
+                "subject_id": [1, 1, 1, 2],
+                "time": [INDEX.replace(year=year) for year in (2021, 2022, 2023, 2023)],
+                "code": ["sbp", "sbp", "creatinine", "sbp"],
+                "numeric_value": [120.0, 16.0, 1.1, 150.0],
+                "unit": [None, "kPa", "mg/dL", "mm[Hg]"],
+            }
+        )
+    )
+    by_column = ENGINE.profiles(events, index_of([1, 2]))
+    monkeypatch.setattr("features.engine.FEW", 4_000)
+    assert by_column.equals(ENGINE.profiles(events, index_of([1, 2])))
+    assert by_column["sbp_max_2y"].to_list() == [np.float32(np.float32(16.0) * 7.50062), 150.0]
+
+
+def test_many_index_times_of_a_resident_are_filled_as_if_each_were_alone():
+    engine = Engine(Profile(mean("sbp", within="2y"), latest("sbp"), count("sbp")))
+    events = normalised(
+        pl.DataFrame(
+            {
+                "subject_id": [1, 1, 1],
+                "time": [INDEX.replace(year=year) for year in (2020, 2021, 2022)],
+                "code": ["sbp"] * 3,
+                "numeric_value": [120.0, 130.0, 150.0],
+            }
+        )
+    )
+    index = pl.DataFrame(
+        {"subject_id": [1] * 3, "index_time": [INDEX.replace(year=y, month=6) for y in (2022, 2020, 2021)]}
+    )
+    filled = engine.profiles(events, index)
+    assert filled["index_time"].dt.year().to_list() == [2020, 2021, 2022]
+    assert filled["sbp_mean_2y"].to_list() == [120, (120 + 130) / 2, (130 + 150) / 2]
+    assert filled["sbp_latest"].to_list() == [120, 130, 150]
+    assert filled["sbp_count"].to_list() == [1, 2, 3]
+
+
+def test_a_resident_without_events_gets_nulls_and_zero_counts():
+    engine = Engine(Profile(latest("sbp"), count("fall")))
+    assert engine.profiles(
+        normalised(pl.DataFrame({"subject_id": [1], "time": [INDEX], "code": ["sbp"]})), index_of([7])
+    ).row(0)[2:] == (None, 0)
+
+
+def test_events_in_any_order_give_the_same_profile():
+    events = normalised(
+        pl.DataFrame(
+            {
+                "subject_id": [1, 1, 1],
+                "time": [INDEX.replace(year=year) for year in (2020, 2021, 2022)],
+                "code": ["sbp"] * 3,
+                "numeric_value": [120.0, 130.0, 150.0],
+            }
+        )
+    )
+    assert ENGINE.profiles(events, index_of([1])).equals(ENGINE.profiles(events.reverse(), index_of([1])))
+    np.testing.assert_array_equal(ENGINE.one(events, INDEX_US), ENGINE.one(events.reverse(), INDEX_US))
+
+
+def test_the_same_store_gives_the_same_profile_hash(tmp_path, small_store):
+    index = pl.DataFrame({"subject_id": small_store.residents(), "index_time": INDEX.replace(year=2020)})
+    first, second = (profile_store(small_store, index, Engine()) for _ in range(2))
+    assert first.hash_rows().equals(second.hash_rows())
+    copy = EventStore.create(tmp_path / "copy")
+    copy.append(small_store.read(shard).sample(fraction=1.0, shuffle=True, seed=1) for shard in small_store.shards)
+    assert profile_store(copy, index, Engine()).hash_rows().equals(first.hash_rows())
+
+
+def index_of(residents: list[int]) -> pl.DataFrame:
+    return pl.DataFrame({"subject_id": residents, "index_time": INDEX})
