@@ -8,7 +8,7 @@ where a resident's records do not say it (`OBSERVATION_END`), observation ends w
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from math import inf
 from typing import cast
 
@@ -20,7 +20,7 @@ from features.errors import WeibingError
 from features.events import EventStore
 from features.measures import age, ever, latest
 from features.profile import Profile
-from features.times import DAY, instant, length
+from features.times import DAY, instant, length, zone
 from features.vocabulary import Vocabulary, builtin
 
 
@@ -281,7 +281,8 @@ def _grid(index: IndexTimes, start: datetime, end: datetime, timezone: str) -> p
     """Return the common index times: every so often from the first of January after the records begin."""
     times: list[datetime] = []
     if index.every:
-        first = instant(index.start or date(start.year + 1, 1, 1), timezone)
+        begins = start.replace(tzinfo=UTC).astimezone(zone(timezone))
+        first = instant(index.start or date(begins.year + 1, 1, 1), timezone)
         last = min(end, instant(index.stop, timezone)) if index.stop else end
         while (moment := _step(first, index.every, len(times), timezone)) <= last:
             times.append(moment)

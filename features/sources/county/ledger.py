@@ -1,0 +1,83 @@
+"""What is written down of a block of residents, as one frame of events."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from meds import schema as meds
+
+from features.sources.county.course import Course
+from features.sources.county.period import Days, Floats, Period
+from features.sources.county.residents import GROWN, Residents
+from features.times import DAY
+
+END = "OBSERVATION_END"
+# Shanghai keeps UTC+8. Entries are made at eight in the morning, which is midnight UTC of the same date.
+EIGHT_HOURS = DAY // 3
+# The time of what is always true of a resident.
+ALWAYS = np.iinfo(np.int64).min
+
+
+class _Entries(NamedTuple):
+    """Entries of one code and unit; `time` in microseconds, `value` not a number where there is none."""
+
+    code: str
+    unit: str | None
+    who: Days
+    time: Days
+    value: Floats
+
+
+class Ledger:
+    """Entries about the residents of a block; `who` is a resident's place in it."""
+
+    def __init__(self, residents: Residents, course: Course, period: Period) -> None:
+        self.residents, self.course, self.period = residents, course, period
+        self.last = np.minimum(course.left, period.end - 1)
+        self.entries: list[_Entries] = []
+
+    def enter(self, code: str, who: Days, day: Days, value: Floats | None = None, unit: str | None = None) -> None:
+        """Write an entry per place in `who`, unless its resident has left by then or the record is closed."""
+        there = np.flatnonzero(day <= self.last[who])
+        self._write(code, who[there], day[there] * DAY, None if value is None else value[there], unit)
+
+    def events(self) -> pl.DataFrame:
+        """Return all entries, with who each resident is and how the observation begins and ends."""
+        self._write_statics()
+        self._write_ends()
+        sizes = [len(entries.who) for entries in self.entries]
+        place = np.repeat(np.arange(len(sizes)), sizes)
+        time = pl.Series(np.concatenate([entries.time for entries in self.entries]))
+        value = np.concatenate([entries.value for entries in self.entries]).astype(np.float32)
+        return pl.DataFrame(
+            {
+                "subject_id": self.residents.subject_id[np.concatenate([entries.who for entries in self.entries])],
+                "time": time.replace({int(ALWAYS): None}).cast(pl.Datetime("us")),
+                "code": pl.Series([entries.code for entries in self.entries], dtype=pl.String).gather(place),
+                "numeric_value": pl.Series(value, nan_to_null=True),
+                "unit": pl.Series([entries.unit for entries in self.entries], dtype=pl.String).gather(place),
+            }
+        )
+
+    def _write(self, code: str, who: Days, time: Days, value: Floats | None = None, unit: str | None = None) -> None:
+        self.entries.append(_Entries(code, unit, who, time, np.full(len(who), np.nan) if value is None else value))
+
+    def _write_statics(self) -> None:
+        everyone = np.arange(len(self.residents))
+        grown = np.flatnonzero(self.residents.age(self.period.end) >= GROWN)
+        self._write(meds.birth_code, everyone, self.residents.born * DAY - EIGHT_HOURS)
+        for code, who, value in (
+            ("female", everyone, self.residents.female),
+            ("rural", everyone, self.residents.habits["rural"]),
+            ("education", grown, self.residents.education[grown]),
+        ):
+            self._write(code, who, np.full(len(who), ALWAYS), value)
+
+    def _write_ends(self) -> None:
+        """Write a death for those who died, and the end of observation for the others."""
+        death, move, end = self.course.death, self.course.move, self.period.end
+        died, moved = np.flatnonzero(death < end), np.flatnonzero(move < end)
+        stayed = np.flatnonzero(self.course.left >= end)
+        self._write(meds.death_code, died, death[died] * DAY)
+        self._write(END, moved, move[moved] * DAY)
+        self._write(END, stayed, np.full(len(stayed), end * DAY - EIGHT_HOURS))
