@@ -1,1 +1,340 @@
-"""x"""
+"""The command line: thin, one function a command, no logic.
+
+Results go to stdout, messages to stderr. Exit 0; or 1 with one clear sentence; or 2 for wrong usage.
+"""
+
+import json
+import shutil
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from features.errors import WeibingError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from features.events import EventStore
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
+ingest = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(ingest, name="ingest", help="Take records into an event store.")
+
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an event store.")]
+TargetName = Annotated[str, typer.Argument(metavar="TARGET", help="Name of a target.")]
+TargetsFile = Annotated[Path | None, typer.Option("--targets", metavar="FILE.toml", help="Targets from a file.")]
+Mlruns = Annotated[Path, typer.Option(envvar="WEIBING_MLRUNS", help="Folder of the MLflow registry.")]
+At = Annotated[str | None, typer.Option("--at", metavar="DATE", help="Index time, in the store's zone. Default: now.")]
+Parquet = Annotated[Path, typer.Option("--out", metavar="FILE.parquet", help="Where to write.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON; - for stdout.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+
+DEMO = Path("out", "demo")
+
+
+@app.command()
+def demo(
+    residents: Annotated[int, typer.Option(min=2_000, help="How many residents to simulate.")] = 20_000,
+    port: Annotated[int | None, typer.Option(help="Port of the service.")] = None,
+    serve: Annotated[bool, typer.Option(help="Serve the models at the end.")] = True,
+) -> None:
+    """Go the whole way on a synthetic county: simulate, train, score, serve.
+
+    Example: `weibing demo --residents 20000`
+    """
+    import polars as pl
+    from serving.service import serve as start_service
+
+    from features.engine import Engine
+    from features.events import EventStore
+    from features.sources.county import simulate as simulate_county
+    from serving import terminal
+    from serving.scoring import score_store, write_scores
+    from serving.settings import Settings
+    from training.targets import TARGETS
+    from training.tracking import Registry
+    from training.train import train as train_model
+
+    shutil.rmtree(DEMO, ignore_errors=True)
+    registry = Registry(DEMO / "mlruns")
+    with terminal.Progress() as progress:
+        county = simulate_county(DEMO / "county", residents=residents, progress=progress)
+        store = EventStore.open(DEMO / "county")
+        trained = [train_model(store, target, progress=progress) for target in TARGETS.values()]
+        for each in trained:
+            progress(f"{each.model.card.target.name}: keeping the run in {registry.folder.name}")
+            registry.log(each)
+        frames = score_store(
+            store, county.end - timedelta(days=1), registry.champions(), Engine(), _now(), progress=progress
+        )
+        write_scores(DEMO / "scores.parquet", frames)
+    terminal.say(f"\nThe models, trained on {county.residents:,} simulated residents and {county.events:,} events")
+    terminal.show_models(trained)
+    terminal.say("\nThe ten highest risks")
+    terminal.show_scores(pl.read_parquet(DEMO / "scores.parquet").top_k(10, by="probability").to_dicts())
+    if serve:
+        start_service(Settings.from_environment(port=port, mlruns=DEMO / "mlruns"), announce=True)
+
+
+@app.command()
+def simulate(
+    store: Store,
+    residents: Annotated[int, typer.Option(min=1, help="How many residents.")] = 20_000,
+    years: Annotated[int, typer.Option(min=1, help="How many years of records.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Make a synthetic county, with the true risks beside it in `truth.parquet`.
+
+    Example: `weibing simulate out/county --residents 20000 --years 8 --seed 0`
+    """
+    from features.sources.county import simulate as simulate_county
+    from serving import terminal
+
+    with terminal.Progress() as progress:
+        county = simulate_county(store, residents=residents, years=years, seed=seed, progress=progress)
+    terminal.say(
+        f"{county.residents:,} residents, {county.events:,} events, {county.start:%Y-%m-%d} to {county.end:%Y-%m-%d}"
+    )
+
+
+@ingest.command("table")
+def ingest_table(
+    paths: Annotated[list[Path], typer.Argument(metavar="SOURCE… STORE", help="Tables, and last the store.")],
+    mapping: Annotated[Path, typer.Option(metavar="FILE.toml", help="How the tables become events.")],
+    as_json: Json = None,
+) -> None:
+    """Take in tables (CSV, Excel, Parquet) as a mapping file says; see docs/records.md.
+
+    Example: `weibing ingest table exams_*.csv out/county --mapping county.toml`
+    """
+    from features.sources.table import ingest_tables
+    from serving import terminal
+
+    if len(paths) < 2:
+        raise typer.BadParameter("Name one table or more, and last the store.")
+    with terminal.Progress() as progress:
+        found = ingest_tables(paths[:-1], paths[-1], mapping, progress=progress)
+    _result(found.text(), found.as_dict(), as_json)
+
+
+@app.command()
+def profile(store: Store, at: Annotated[str, typer.Option("--at", metavar="DATE")], out: Parquet) -> None:
+    """Fill the profile of every resident at an index time.
+
+    Example: `weibing profile out/county --at 2024-01-01 --out profiles.parquet`
+    """
+    import polars as pl
+
+    from features.engine import Engine, fingerprint, profile_store
+    from features.events import EventStore
+    from features.times import instant
+    from serving import terminal
+
+    opened = EventStore.open(store)
+    index = pl.DataFrame({"subject_id": opened.residents(), "index_time": instant(at, opened.timezone)})
+    filled = profile_store(opened, index, Engine())
+    _write_parquet(filled, out)
+    terminal.say(f"{len(filled):,} profiles, hash {fingerprint(filled)}")
+
+
+@app.command()
+def cohort(store: Store, target: TargetName, out: Parquet, targets: TargetsFile = None) -> None:
+    """Find who is at risk for a target, when, and what then happened.
+
+    Example: `weibing cohort out/county fall --out fall.parquet`
+    """
+    from features.cohort import cohort as find_cohort
+    from features.events import EventStore
+    from serving import terminal
+    from training.targets import target_named
+
+    found = find_cohort(EventStore.open(store), target_named(target, targets))
+    _write_parquet(found.rows, out)
+    terminal.say("\n".join(f"{number:>12,}  {reason}" for reason, number in found.flow.items()))
+
+
+@app.command()
+def train(
+    store: Store,
+    target: Annotated[list[str] | None, typer.Argument(metavar="[TARGET…]", help="Default: every target.")] = None,
+    targets: TargetsFile = None,
+    seed: Seed = 0,
+    mlruns: Mlruns = Path("mlruns"),
+    as_json: Json = None,
+) -> None:
+    """Train a model of each target, measure it on people it has not seen, and keep the run in MLflow.
+
+    Example: `weibing train out/county hypertension fall --json figures.json`
+    """
+    from features.events import EventStore
+    from serving import terminal
+    from training import report
+    from training.targets import read_targets, target_named
+    from training.tracking import Registry
+    from training.train import train as train_model
+
+    opened = EventStore.open(store)
+    chosen = [target_named(name, targets) for name in target or read_targets(targets)]
+    registry = Registry(mlruns)
+    figures: dict[str, Any] = {}
+    for each in chosen:
+        with terminal.Progress() as progress:
+            trained = train_model(opened, each, seed=seed, progress=progress)
+            progress(f"{each.name}: keeping the run in {mlruns}")
+            kept = registry.log(trained, parameters={"seed": seed, "store": opened.name})
+        if as_json != Path("-"):
+            terminal.show_trained(trained, f"version {kept.version}, {kept.alias}")
+        figures[each.name] = report.summary(trained)
+    _write_json(figures, as_json)
+
+
+@app.command()
+def evaluate(
+    store: Store,
+    target: TargetName,
+    model: Annotated[str | None, typer.Option(metavar="URI", help="Default: the target's champion.")] = None,
+    targets: TargetsFile = None,
+    mlruns: Mlruns = Path("mlruns"),
+    as_json: Json = None,
+) -> None:
+    """Measure a model on a store that it was not trained on.
+
+    Example: `weibing evaluate out/other_county fall --json figures.json`
+    """
+    from features.engine import Engine
+    from features.events import EventStore
+    from training.evaluate import evaluate as evaluate_model
+    from training.targets import target_named
+    from training.tracking import Registry
+
+    risk_model = Registry(mlruns).load(model or f"models:/{target}@champion")
+    chosen = target_named(target, targets) if targets else None
+    found = evaluate_model(EventStore.open(store), risk_model, Engine(), chosen)
+    _result("\n".join(f"{name:24}{figure}" for name, figure in found.metrics.items()), found.as_dict(), as_json)
+
+
+@app.command()
+def explain(
+    store: Store,
+    target: TargetName,
+    resident: Annotated[int, typer.Option(metavar="ID", help="The resident.")],
+    at: At = None,
+    mlruns: Mlruns = Path("mlruns"),
+) -> None:
+    """Say what drives the risk of one resident.
+
+    Example: `weibing explain out/county fall --resident 17 --at 2024-01-01`
+    """
+    from features.engine import Engine
+    from features.events import EventStore
+    from serving import terminal
+    from serving.scoring import score_one
+    from training.tracking import Registry
+
+    opened = EventStore.open(store)
+    events = opened.resident(resident)
+    if not len(events):
+        raise WeibingError(f"There is no resident {resident} in {store}.")
+    models = {target: Registry(mlruns).champion(target)}
+    for score in score_one(events, _index_time(at, opened), models, Engine(), _now()):
+        terminal.show_explanation(score)
+
+
+@app.command()
+def promote(target: TargetName, version: str, mlruns: Mlruns = Path("mlruns")) -> None:
+    """Let a version of a target's model serve.
+
+    Example: `weibing promote fall 3`
+    """
+    from serving import terminal
+    from training.tracking import Registry
+
+    Registry(mlruns).promote(target, version)
+    terminal.say(f"Version {version} of {target} is the champion.")
+
+
+@app.command()
+def score(store: Store, out: Parquet, at: At = None, mlruns: Mlruns = Path("mlruns")) -> None:
+    """Score every resident at risk, for every target that has a champion.
+
+    Example: `weibing score out/county --at 2024-01-01 --out scores.parquet`
+    """
+    from features.engine import Engine
+    from features.events import EventStore
+    from serving import terminal
+    from serving.scoring import score_store, write_scores
+    from training.tracking import Registry
+
+    opened = EventStore.open(store)
+    models = Registry(mlruns).champions()
+    if not models:
+        raise WeibingError(f"There is no champion in {mlruns}. Train one with: weibing train {store}")
+    with terminal.Progress() as progress:
+        frames = score_store(opened, _index_time(at, opened), models, Engine(), _now(), progress=progress)
+        rows = write_scores(out, frames)
+    terminal.say(f"{rows:,} scores in {out}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 3000.")] = None,
+    mlruns: Annotated[Path | None, typer.Option(help="Folder of the MLflow registry.")] = None,
+) -> None:
+    """Serve the champions over HTTP.
+
+    Example: `weibing serve --port 3000`
+    """
+    from serving.service import serve as start_service
+
+    from serving.settings import Settings
+
+    start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _index_time(at: str | None, store: "EventStore") -> datetime:
+    from features.times import instant
+
+    return instant(at, store.timezone) if at else _now()
+
+
+def _result(text: str, content: dict[str, Any], as_json: Path | None) -> None:
+    from serving import terminal
+
+    if as_json != Path("-"):
+        terminal.say(text)
+    _write_json(content, as_json)
+
+
+def _write_json(content: dict[str, Any], path: Path | None) -> None:
+    from serving import terminal
+
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    if path == Path("-"):
+        terminal.say(text)
+    elif path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_parquet(frame: "pl.DataFrame", path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(path)
+
+
+def main() -> None:
+    """Run the command line; a mistake that the user can mend is one sentence, without a traceback."""
+    try:
+        app()
+    except WeibingError as error:
+        typer.echo(f"weibing: {error}", err=True)
+        sys.exit(1)

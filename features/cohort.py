@@ -5,6 +5,7 @@ The at-risk rule is asked of profiles, so it cannot see past the index time; the
 where a resident's records do not say it (`OBSERVATION_END`), observation ends with the store's last event.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -163,18 +164,19 @@ class _Finder:
         else:
             begun = _of(facts, index.first).group_by("subject_id", "concept").agg(pl.col("time").min())
             complete = begun.group_by("subject_id").agg(index_time=pl.col("time").max(), concepts=pl.len())
-            found = complete.filter(pl.col("concepts") == len(index.first)).drop("concepts")
+            found = complete.filter(pl.col("concepts") == len(set(index.first))).drop("concepts")
         offset = length(index.offset) if index.offset else 0
         return found.with_columns(pl.col("index_time") + pl.duration(microseconds=offset)).unique()
 
     def _observed(self, rows: pl.DataFrame, events: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-        """Add when each resident's records begin and end, and the date of death."""
+        """Add when each resident's records `begin`, when one has `left`, the date of `death`, and the `end` of both."""
         begin = events.filter(pl.col("code") != meds.birth_code).group_by("subject_id").agg(begin=pl.col("time").min())
         death = _of(facts, ("death",)).group_by("subject_id").agg(death=pl.col("time").min())
-        end = _of(facts, ("observation_end",)).group_by("subject_id").agg(end=pl.col("time").max())
-        for dates in (begin, death, end):
+        left = _of(facts, ("observation_end",)).group_by("subject_id").agg(left=pl.col("time").max())
+        for dates in (begin, death, left):
             rows = rows.join(dates, on="subject_id", how="left")
-        return rows.with_columns(pl.min_horizontal(pl.col("end").fill_null(self.end), "death").alias("end"))
+        rows = rows.with_columns(pl.col("left").fill_null(self.end))
+        return rows.with_columns(end=pl.min_horizontal("left", "death"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +221,10 @@ def at_risk_conditions(target: Target) -> Iterator[Condition]:
 
 def _reasons(target: Target) -> Iterator[tuple[str, pl.Expr]]:
     """Yield each reason for being left out, and the condition of staying in."""
-    yield (
-        "not yet or no longer observed",
-        (pl.col("begin") < pl.col("index_time")) & (pl.col("end") > pl.col("index_time")),
-    )
+    begun, stays = pl.col("begin") < pl.col("index_time"), pl.col("left") > pl.col("index_time")
+    # A death at the index time itself is not yet known at it.
+    alive = pl.col("death").is_null() | (pl.col("death") >= pl.col("index_time"))
+    yield "not yet or no longer observed", begun & stays & alive
     for condition in at_risk_conditions(target):
         yield condition.reason, pl.all_horizontal(_holds(condition, name) for name in condition.features)
 
@@ -292,13 +294,20 @@ def _grid(index: IndexTimes, start: datetime, end: datetime, timezone: str) -> p
 def _step(first: datetime, every: str, number: int, timezone: str) -> datetime:
     """Return the index time after so many steps; whole years and months keep to the calendar."""
     calendar = pl.Series([first]).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
-    moved = calendar.dt.offset_by(_calendar_step(every, number)).dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    moved = calendar.dt.offset_by(calendar_steps(every, number)).dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return cast(datetime, moved[0])
 
 
-def _calendar_step(every: str, number: int) -> str:
+def calendar_steps(every: str, number: int) -> str:
+    """Return so many times a whole number of hours, days, weeks, months or years, as Polars writes it.
+
+    Raises
+    ------
+    WeibingError
+        If `every` is something else.
+    """
     length(every)
-    amount, unit = every[:-2], "mo"
-    if not every.endswith("mo"):
-        amount, unit = every[:-1], every[-1]
-    return f"{int(amount) * number}{unit}"
+    step = re.fullmatch(r"(\d+)(h|d|w|mo|y)", every)
+    if not step:
+        raise WeibingError(f'every "{every}": write a whole number of h, d, w, mo or y without a space, such as "6mo".')
+    return f"{int(step[1]) * number}{step[2]}"

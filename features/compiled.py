@@ -3,13 +3,15 @@
 Compiled at the first call and kept on disk, so that a later process starts without the wait. They release the
 interpreter's lock, so threads run them side by side.
 
-numba keeps a compiled function until its own file changes, although it may call functions of other files. Weibing's
-are therefore kept in a folder named after the sources of all of them: a change in any compiles all afresh.
+numba keeps a compiled function until its own file changes, although it may call functions and hold constants of other
+files. Weibing's are therefore kept in a folder named after the sources of all of them and of what they import: a change
+in any compiles all afresh.
 """
 
 import hashlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -18,6 +20,8 @@ import numba
 F = TypeVar("F", bound=Callable[..., object])
 
 PACKAGES = ("features", "training", "serving")
+
+_IMPORT = re.compile(rf"^from ((?:{'|'.join(PACKAGES)})[\w.]*) import", re.MULTILINE)
 
 
 def compiled(function: F) -> F:
@@ -31,14 +35,21 @@ def compiled_parallel(function: F) -> F:
 
 
 def sources_digest(root: Path) -> str:
-    """Return a fingerprint of the source files below `root` that hold compiled functions."""
+    """Return a fingerprint of the source files below `root` that hold compiled functions, and of what these import."""
     digest = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            text = path.read_bytes()
-            if b"features.compiled" in text:
-                digest.update(text)
+    for path in sorted(set(_compiled_sources(root))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _compiled_sources(root: Path) -> Iterator[Path]:
+    for package in PACKAGES:
+        for path in (root / package).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if "features.compiled" in text:
+                yield path
+                imported = (root / (name.replace(".", "/") + ".py") for name in _IMPORT.findall(text))
+                yield from filter(Path.is_file, imported)
 
 
 def _keep_compiled(root: Path) -> None:

@@ -3,6 +3,7 @@
 Both go through the same compiled loops on the same kind of arrays, so one is many, bit for bit.
 """
 
+import hashlib
 from collections.abc import Iterable
 from math import nan
 
@@ -202,6 +203,15 @@ def profile_store(store: EventStore, index: pl.DataFrame, engine: Engine) -> pl.
 
 def _no_events() -> pl.DataFrame:
     return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
+
+
+def fingerprint(profiles: pl.DataFrame) -> str:
+    """Return a fingerprint of profiles: the same residents, times, features and values give the same."""
+    digest = hashlib.sha256("\n".join(profiles.columns).encode())
+    for name in profiles.columns:
+        column = profiles[name].to_physical()
+        digest.update(np.ascontiguousarray(column.to_numpy()).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _check(feature: Feature, vocabulary: Vocabulary) -> None:

@@ -15,13 +15,13 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -30,7 +30,10 @@ from meds import schema as meds
 from numpy.typing import NDArray
 
 from features.errors import WeibingError
+from features.times import zone
 from features.vocabulary import builtin
+
+T = TypeVar("T")
 
 SCHEMA: dict[str, pl.DataType] = {
     "subject_id": pl.Int64(),
@@ -75,8 +78,8 @@ def normalised(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def canonical(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the events as a set in the store's order: by resident and time, ties by code, unit and value."""
-    return events.unique().sort(ORDER)
+    """Return the events as a set in the store's order: by resident and time, ties by code, unit, value and the rest."""
+    return events.unique().sort([*ORDER, *(name for name in events.columns if name not in ORDER)])
 
 
 def resident_hash(subject_id: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -118,7 +121,6 @@ class EventStore:
 
     path: Path
     timezone: str = "UTC"
-    shard_bits: int | None = None
     name: str = ""
     description: dict[str, Any] = field(default_factory=dict)
 
@@ -132,15 +134,12 @@ class EventStore:
             If there is no store at that path.
         """
         path = Path(path)
-        _wait_for_swap(path)
-        if not (path / "data").is_dir():
-            raise WeibingError(f"There is no event store at {path}. Make one with: weibing ingest … {path}")
+        _require_store(path)
         own = _read_json(path / "metadata" / "weibing.json")
         described = _read_json(path / meds.dataset_metadata_filepath)
         return cls(
             path,
             timezone=own.get("timezone", "UTC"),
-            shard_bits=_read_json(path / SHARDS).get("shard_bits"),
             name=described.get("dataset_name", path.name),
             description=own.get("description", {}),
         )
@@ -156,26 +155,29 @@ class EventStore:
         Raises
         ------
         WeibingError
-            If a store is there and its zone is another one.
+            If there is no such zone, or a store is there and its zone is another one.
         """
         path = Path(path)
-        _wait_for_swap(path)
-        if (path / "data").is_dir():
-            store = cls.open(path)
-            if store.shard_bits is not None and store.timezone != timezone:
-                raise WeibingError(f"The store {path} is in the time zone {store.timezone}, not {timezone}.")
-            return store
-        store = cls(path, timezone, 0, name or path.name, description or {})
-        (path / "metadata").mkdir(parents=True, exist_ok=True)
-        (path / "data").mkdir()
-        _write_json(path / SHARDS, {"shard_bits": 0})
-        store._describe()
+        zone(timezone)
+        if not _is_store(path):
+            cls(path, timezone, name or path.name, description or {})._lay_out()
+        store = cls.open(path)
+        if store.shard_bits is not None and store.timezone != timezone:
+            raise WeibingError(f"The store {path} is in the time zone {store.timezone}, not {timezone}.")
         return store
+
+    @property
+    def shard_bits(self) -> int | None:
+        """Residents are spread over ``2 ** shard_bits`` shards; None in a data set made elsewhere.
+
+        Read anew each time: an append may change it, in this process or another.
+        """
+        return _settled(self.path, lambda: _shard_bits(self.path))
 
     @property
     def shards(self) -> list[Path]:
         """The shards' files, in order of name."""
-        return sorted((self.path / "data").rglob("*.parquet"))
+        return _settled(self.path, lambda: sorted((self.path / "data").rglob("*.parquet")))
 
     def read(self, shard: Path) -> pl.DataFrame:
         """Read all events of a shard, sorted by resident and time."""
@@ -183,12 +185,7 @@ class EventStore:
 
     def resident(self, subject_id: int) -> pl.DataFrame:
         """Read one resident's events, without the shard's other residents; no rows where the resident is unknown."""
-        wanted = self.shards if self.shard_bits is None else self._shards_of(subject_id)
-        for shard in wanted:
-            events = pl.scan_parquet(shard).filter(pl.col("subject_id") == subject_id).collect()
-            if len(events):
-                return normalised(events)
-        return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
+        return _settled(self.path, lambda: self._resident(subject_id))
 
     def residents(self) -> NDArray[np.int64]:
         """Return every resident's id, ascending, shape (residents,)."""
@@ -210,36 +207,55 @@ class EventStore:
         ------
         WeibingError
             If the store was made elsewhere, or another append is under way.
+        ValueError
+            If an event bears no resident or no code.
         """
         if self.shard_bits is None:
             raise WeibingError(f"{self.path} was not made by Weibing. Take it in with: weibing ingest meds")
         with _only_one_writer(self.path), _scratch(self.path) as scratch:
+            bits_before = int(_read_json(self.path / SHARDS)["shard_bits"])
             runs, arriving = _write_runs(frames, scratch)
             known = self.residents()
             total = len(known) + len(np.setdiff1d(arriving, known, assume_unique=True))
-            bits = max(self.shard_bits, _bits_for(total))
-            written, duplicate = self._merge(runs, bits, scratch / "data")
+            bits = max(bits_before, _bits_for(total))
+            written, duplicate = self._merge(runs, bits_before, bits, scratch / "data")
             _write_json(scratch / SHARDS, {"shard_bits": bits})
             _swap(self.path, scratch / "data")
-            EventStore(self.path, self.timezone, bits, self.name, self.description)._describe()
+            self._describe(self.shards)
         return Appended(written, duplicate, total - len(known), len(arriving) - (total - len(known)))
 
-    def _shards_of(self, subject_id: int) -> list[Path]:
-        assert self.shard_bits is not None
-        number = _shard_number(resident_hash(np.array([subject_id])), self.shard_bits)[0]
+    def _lay_out(self) -> None:
+        """Make an empty store; it is there when its data folder is, which comes last."""
+        (self.path / "metadata").mkdir(parents=True, exist_ok=True)
+        with _only_one_writer(self.path), _scratch(self.path) as scratch:
+            self._describe([])
+            (scratch / "data").mkdir()
+            _write_json(scratch / SHARDS, {"shard_bits": 0})
+            (scratch / "data").rename(self.path / "data")
+
+    def _resident(self, subject_id: int) -> pl.DataFrame:
+        bits = _shard_bits(self.path)
+        for shard in self.shards if bits is None else self._shards_of(subject_id, bits):
+            events = pl.scan_parquet(shard).filter(pl.col("subject_id") == subject_id).collect()
+            if len(events):
+                return normalised(events)
+        return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
+
+    def _shards_of(self, subject_id: int, bits: int) -> list[Path]:
+        number = _shard_number(resident_hash(np.array([subject_id])), bits)[0]
         path = self.path / "data" / _shard_name(int(number))
         return [path] if path.exists() else []
 
-    def _merge(self, runs: list[_Run], bits: int, target: Path) -> tuple[int, int]:
+    def _merge(self, runs: list[_Run], bits_before: int, bits: int, target: Path) -> tuple[int, int]:
         target.mkdir()
         written = duplicate = 0
         for number in range(1 << bits):
             arriving = [part for run in runs if len(part := run.shard(number, bits))]
-            if not arriving and bits == self.shard_bits:
+            if not arriving and bits == bits_before:
                 _link(self.path / "data" / _shard_name(number), target)
                 continue
-            present = self._present(number, bits)
-            merged = canonical(pl.concat([present, *arriving], how="diagonal"))
+            present = self._present(number, bits_before, bits)
+            merged = canonical(pl.concat([present, *arriving], how="diagonal_relaxed"))
             if len(merged):
                 merged.write_parquet(
                     target / _shard_name(number), compression="lz4", row_group_size=ROWS_PER_GROUP, statistics=True
@@ -248,18 +264,17 @@ class EventStore:
             duplicate += len(present) + sum(map(len, arriving)) - len(merged)
         return written, duplicate
 
-    def _present(self, number: int, bits: int) -> pl.DataFrame:
+    def _present(self, number: int, bits_before: int, bits: int) -> pl.DataFrame:
         """Read the events that are in the store already of a shard as it will be numbered with `bits`."""
-        assert self.shard_bits is not None
-        path = self.path / "data" / _shard_name(number >> (bits - self.shard_bits))
+        path = self.path / "data" / _shard_name(number >> (bits - bits_before))
         if not path.exists():
             return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
         events = self.read(path)
-        if bits == self.shard_bits:
+        if bits == bits_before:
             return events
         return events.filter(_shard_number(resident_hash(events["subject_id"].to_numpy()), bits) == number)
 
-    def _describe(self) -> None:
+    def _describe(self, shards: list[Path]) -> None:
         folder = self.path / "metadata"
         _write_json(folder / "weibing.json", {"timezone": self.timezone, "description": self.description})
         dataset = {
@@ -269,7 +284,7 @@ class EventStore:
             "code_modifier_columns": ["unit"],
         }
         _write_json(self.path / meds.dataset_metadata_filepath, dataset)
-        _codes(self.shards).write_parquet(self.path / meds.code_metadata_filepath)
+        _codes(shards).write_parquet(self.path / meds.code_metadata_filepath)
 
 
 def _codes(shards: list[Path]) -> pl.DataFrame:
@@ -280,6 +295,10 @@ def _codes(shards: list[Path]) -> pl.DataFrame:
     parents = pl.Series("parent_codes", [None] * len(codes), pl.List(pl.String))
     described = pl.Series("description", labels, pl.String)
     return pl.DataFrame([pl.Series("code", codes, pl.String), described, parents])
+
+
+def _shard_bits(path: Path) -> int | None:
+    return _read_json(path / SHARDS).get("shard_bits")
 
 
 def _bits_for(residents: int) -> int:
@@ -299,6 +318,8 @@ def _write_runs(frames: Iterable[pl.DataFrame], scratch: Path) -> tuple[list[_Ru
     runs: list[_Run] = []
     residents = np.empty(0, np.int64)
     for number, batch in enumerate(_batched(frames)):
+        if batch["subject_id"].null_count() or batch["code"].null_count():
+            raise ValueError("An event bears no resident or no code.")
         runs.append(_Run.write(batch, scratch / f"run{number}"))
         residents = np.union1d(residents, batch["subject_id"].to_numpy())
     return runs, residents
@@ -311,10 +332,10 @@ def _batched(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         waiting.append(normalised(frame))
         rows += len(frame)
         if rows >= EVENTS_PER_RUN:
-            yield pl.concat(waiting, how="diagonal")
+            yield pl.concat(waiting, how="diagonal_relaxed")
             waiting, rows = [], 0
     if rows:
-        yield pl.concat(waiting, how="diagonal")
+        yield pl.concat(waiting, how="diagonal_relaxed")
 
 
 def _link(shard: Path, folder: Path) -> None:
@@ -352,12 +373,45 @@ def _only_one_writer(path: Path) -> Iterator[None]:
         yield
 
 
-def _wait_for_swap(path: Path) -> None:
-    """Where the data folder is being renamed, wait for the writer, or finish in the place of one that was killed."""
-    if (path / "data.ready").is_dir() and not (path / "data").is_dir():
+def _is_store(path: Path) -> bool:
+    """Say whether a store is at a path.
+
+    Where its data folder is being renamed, wait for the writer, or finish in the place of one that was killed.
+    """
+    if not (path / "data").is_dir() and (path / ".lock").exists():
         with (path / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _finish_interrupted_swap(path)
+    return (path / "data").is_dir()
+
+
+def _require_store(path: Path) -> None:
+    if not _is_store(path):
+        raise WeibingError(f"There is no event store at {path}. Make one with: weibing ingest … {path}")
+
+
+def _settled(path: Path, read: Callable[[], T]) -> T:
+    """Return what was read of a store's data folder, read again where an append put another in its place meanwhile."""
+    while True:
+        _require_store(path)
+        before = _generation(path)
+        try:
+            found = read()
+        except (OSError, pl.exceptions.PolarsError):
+            if before is not None and before == _generation(path):
+                raise
+        else:
+            if before is not None and before == _generation(path):
+                return found
+
+
+def _generation(path: Path) -> tuple[int, int] | None:
+    """Return what tells one data folder from the next, or None while there is none."""
+    try:
+        folder = (path / "data").stat()
+    except FileNotFoundError:
+        return None
+    return folder.st_ino, folder.st_mtime_ns
 
 
 @contextmanager
@@ -371,7 +425,10 @@ def _scratch(path: Path) -> Iterator[Path]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except ValueError as error:
+        raise WeibingError(f"{path} is not JSON in UTF-8: {error}. Restore it, or ingest into a new store.") from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

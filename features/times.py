@@ -15,6 +15,8 @@ SECOND = 1_000_000
 DAY = 86_400 * SECOND
 YEAR = round(365.25 * DAY)
 UNITS = {"us": MICROSECOND, "s": SECOND, "h": 3600 * SECOND, "d": DAY, "w": 7 * DAY, "mo": YEAR // 12, "y": YEAR}
+# A thousand years: longer than any record, and far from where 64 bits end.
+LONGEST = 1000 * YEAR
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(us|s|h|d|w|mo|y)")
 
@@ -25,12 +27,14 @@ def length(text: str) -> int:
     Raises
     ------
     WeibingError
-        If the text is not a positive number followed by us, s, h, d, w, mo or y.
+        If the text is not a positive number followed by us, s, h, d, w, mo or y, or above a thousand years.
     """
     match = _LENGTH.fullmatch(text.strip())
-    if not match or float(match[1]) == 0:
-        raise WeibingError(f'"{text}" is not a length of time. Write a number and one of {", ".join(UNITS)}: "1y".')
-    return round(float(match[1]) * UNITS[match[2]])
+    found = round(float(match[1]) * UNITS[match[2]]) if match else 0
+    if not 0 < found <= LONGEST:
+        units = ", ".join(UNITS)
+        raise WeibingError(f'"{text}" is not a length of time up to 1000y. Write a number and one of {units}: "1y".')
+    return found
 
 
 def zone(name: str) -> ZoneInfo:
@@ -43,7 +47,7 @@ def zone(name: str) -> ZoneInfo:
     """
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise WeibingError(f'There is no time zone "{name}". Use an IANA name such as "Asia/Shanghai".') from error
 
 
@@ -55,7 +59,7 @@ def instant(when: str | date | datetime, zone_name: str = "UTC") -> datetime:
     Raises
     ------
     WeibingError
-        If the text is not an ISO 8601 date or time.
+        If the text is not an ISO 8601 date or time, or lies beyond the years 1 to 9999.
     """
     if isinstance(when, str):
         try:
@@ -66,7 +70,10 @@ def instant(when: str | date | datetime, zone_name: str = "UTC") -> datetime:
         when = datetime(when.year, when.month, when.day)
     if when.tzinfo is None:
         when = when.replace(tzinfo=zone(zone_name))
-    return when.astimezone(UTC).replace(tzinfo=None)
+    try:
+        return when.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError as error:
+        raise WeibingError(f"{when.date()} is too early or too late. Leave it out where no date is meant.") from error
 
 
 def microseconds(when: datetime) -> int:

@@ -10,14 +10,26 @@ from dataclasses import dataclass, field
 from functools import cache
 from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 from features.errors import WeibingError, did_you_mean
 
+D = TypeVar("D")
+
 BUILTIN = Path(__file__).with_name("concepts")
-TABLES = ("concepts.csv", "codes.csv", "units.csv")
+
+# The tables and the columns that each must have; any others are for the reader.
+TABLES = {
+    "concepts.csv": ("concept", "kind", "label_en", "label_zh", "unit", "low", "high", "modifiable"),
+    "codes.csv": ("system", "code", "concept", "value"),
+    "units.csv": ("concept", "unit", "factor", "offset"),
+}
 
 # Classifications whose codes grow to the right: an unlisted code means what its longest listed beginning means.
 HIERARCHICAL = frozenset({"ICD10", "ICD9", "ATC"})
+
+# Far more pairs of code and unit than a county uses; whoever sends ever new ones does not fill the memory.
+MOST_REMEMBERED = 100_000
 
 # A concept of these kinds, or with a plausible range, is a number: without a usable value there is no event of it.
 NUMERIC_KINDS = frozenset({"measurement", "finding"})
@@ -78,18 +90,21 @@ class Vocabulary:
         Raises
         ------
         WeibingError
-            If a file is missing, a number is not one, or a row names an unknown concept.
+            If a file or a column is missing, a number is not one, or a row names an unknown concept.
         """
-        concepts = {row["concept"]: _concept(row) for row in _rows(folder / "concepts.csv")}
+        path = folder / "concepts.csv"
+        concepts = {row["concept"]: _concept(row, path) for row in _rows(path)}
         codes: dict[str, tuple[Meaning, ...]] = {}
-        for row in _rows(folder / "codes.csv"):
-            _require(row["concept"], concepts, folder / "codes.csv")
+        path = folder / "codes.csv"
+        for row in _rows(path):
+            _require(row["concept"], concepts, path)
             code = f"{row['system']}//{row['code']}" if row["system"] else row["code"]
-            codes[code] = (*codes.get(code, ()), Meaning(row["concept"], value=_number(row["value"])))
+            codes[code] = (*codes.get(code, ()), Meaning(row["concept"], value=_number(row, "value", None, path)))
         units = {}
-        for row in _rows(folder / "units.csv"):
-            _require(row["concept"], concepts, folder / "units.csv")
-            units[row["concept"], row["unit"]] = (float(row["factor"]), float(row["offset"]))
+        path = folder / "units.csv"
+        for row in _rows(path):
+            _require(row["concept"], concepts, path)
+            units[row["concept"], row["unit"]] = (_number(row, "factor", 1.0, path), _number(row, "offset", 0.0, path))
         return cls(concepts, codes, units, _fingerprint(folder))
 
     def concept(self, name: str) -> Concept:
@@ -109,10 +124,13 @@ class Vocabulary:
 
         A missing unit means the canonical one. A concept's own name is a code too.
         """
-        key = (code, unit)
-        if key not in self._remembered:
-            self._remembered[key] = tuple(self._in_unit(meaning, unit) for meaning in self._of_code(code))
-        return self._remembered[key]
+        found = self._remembered.get((code, unit))
+        if found is None:
+            found = tuple(self._in_unit(meaning, unit) for meaning in self._of_code(code))
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[code, unit] = found
+        return found
 
     def _of_code(self, code: str) -> tuple[Meaning, ...]:
         if code in self.codes:
@@ -148,30 +166,40 @@ def _beginnings(code: str) -> Iterator[str]:
         yield code[:end].rstrip(".")
 
 
-def _concept(row: dict[str, str]) -> Concept:
-    low, high = _number(row["low"]), _number(row["high"])
+def _concept(row: dict[str, str], path: Path) -> Concept:
     return Concept(
         name=row["concept"],
         kind=row["kind"],
         label_en=row["label_en"],
         label_zh=row["label_zh"],
         unit=row["unit"],
-        low=-inf if low is None else low,
-        high=inf if high is None else high,
+        low=_number(row, "low", -inf, path),
+        high=_number(row, "high", inf, path),
         modifiable=row["modifiable"] == "1",
     )
 
 
-def _number(text: str) -> float | None:
-    return float(text) if text else None
+def _number(row: dict[str, str], column: str, absent: D, path: Path) -> float | D:
+    try:
+        return float(row[column]) if row[column] else absent
+    except ValueError as error:
+        what = f'{column} "{row[column]}" of {row["concept"]}'
+        raise WeibingError(f"{path}: the {what} is not a number. Write it with a point, or leave it empty.") from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, columns = list(reader), reader.fieldnames or []
     except OSError as error:
         raise WeibingError(f"The vocabulary table {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise WeibingError(f"The vocabulary table {path} is not in UTF-8. Save it as UTF-8.") from error
+    for column in TABLES[path.name]:
+        if column not in columns:
+            raise WeibingError(f'{path}: there is no column "{column}".{did_you_mean(column, list(columns))}')
+    return rows
 
 
 def _require(concept: str, known: Iterable[str], path: Path) -> None:

@@ -116,6 +116,21 @@ def read_targets(path: Path | None = None, vocabulary: Vocabulary | None = None)
     return found
 
 
+def target_named(name: str, path: Path | None = None) -> Target:
+    """Return one target by name, from a file or of the built-in ones.
+
+    Raises
+    ------
+    WeibingError
+        If there is none of that name, or the file is wrong.
+    """
+    targets = read_targets(path)
+    if name not in targets:
+        known = ", ".join(targets)
+        raise WeibingError(f'There is no target "{name}"; there are {known}.{did_you_mean(name, list(targets))}')
+    return targets[name]
+
+
 def target_from(name: str, table: object, vocabulary: Vocabulary) -> Target:
     """Make a target of the keys of a file's table, on top of the built-in target of that name where there is one.
 

@@ -79,7 +79,7 @@ def train(
         raise WeibingError(f"Nobody in {store.path} is at risk for the target {target.name}: {_reasons(found)}.")
     progress(f"{target.name}: filling {len(found.rows):,} profiles")
     profiles = profile_store(store, found.rows, engine)
-    weights = _weights(found.rows, target)
+    weights = follow_up_weights(found.rows, target)
     rows, dropped = _rows(profiles, weights, target, engine)
     progress(f"{target.name}: growing trees on {len(rows.outcome):,} rows, {int(rows.outcome.sum()):,} outcomes")
     grown = grow(rows, target, engine, seed=seed)
@@ -109,14 +109,14 @@ def temporal_validation(found: Cohort, profiles: pl.DataFrame, engine: Engine, s
         return f"The records span less than two horizons of {target.horizon}: no date leaves both sides followed."
     before, after = found.rows["index_time"] < split, found.rows["index_time"] >= split
     try:
-        cut = _weights(_cut(found.rows.filter(before), split), target)
+        cut = follow_up_weights(_cut(found.rows.filter(before), split), target)
         rows, _ = _rows(profiles.filter(before), cut, target, engine)
         grown = grow(rows, target, engine, seed=seed)
     except WeibingError as error:
         return f"Before {split:%Y-%m-%d}: {error}"
     line = recalibrate(grown.margin, rows.outcome, rows.weight)
     later = found.rows.filter(after)
-    weights = _weights(later, target)
+    weights = follow_up_weights(later, target)
     risk = line.probability(margins(grown.booster, profiles.filter(after).select(rows.features).to_numpy()))
     return validate(weights.outcome, risk, weights.weight, later["subject_id"].to_numpy(), seed=seed)
 
@@ -146,7 +146,8 @@ def _cut(rows: pl.DataFrame, split: datetime) -> pl.DataFrame:
     )
 
 
-def _weights(rows: pl.DataFrame, target: Target) -> CensoringWeights:
+def follow_up_weights(rows: pl.DataFrame, target: Target) -> CensoringWeights:
+    """Weigh a cohort's rows so that those whose outcome is known stand for all."""
     time, observed, died = (rows[name].to_numpy() for name in ("time", "observed", "died"))
     return censoring_weights(time, observed, died, target.horizon_days)
 
