@@ -3,13 +3,17 @@
 The at-risk rule is asked of profiles, so it cannot see past the index time; the outcome window is
 ``[index, index + horizon)``. Death without the outcome is a known non-event. The end of observation is a censoring:
 where a resident's records do not say it (`OBSERVATION_END`), observation ends with the store's last event.
+
+An index time less than the horizon before the records end is left out for everyone: of those followed from it only the
+outcomes could ever be known, never the non-events, and no weight mends that. Where times are relative to each resident
+(the store says so), nobody knows when the records end, and the rule does not apply.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from math import inf
 from typing import cast
 
@@ -85,9 +89,9 @@ class Target:
         return (*self.outcome, *index, *self.present, *self.absent, *limits, *self.increasing, *self.decreasing)
 
     @property
-    def horizon_days(self) -> float:
-        """The horizon in days."""
-        return length(self.horizon) / DAY
+    def horizon_days(self) -> int:
+        """The horizon in whole days, so that a calendar year of 365 days covers a horizon of one year."""
+        return length(self.horizon) // DAY
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class _Finder:
     facts: Translator
     grid: pl.DataFrame
     end: datetime
+    last: datetime | None
 
     @classmethod
     def of(cls, store: EventStore, target: Target, vocabulary: Vocabulary) -> "_Finder":
@@ -139,6 +144,7 @@ class _Finder:
             facts,
             _grid(target.index, start, end, store.timezone),
             end,
+            None if store.description.get("relative_times") else end - timedelta(days=target.horizon_days),
         )
 
     def shard(self, events: pl.DataFrame, flow: Counter[str]) -> pl.DataFrame:
@@ -148,7 +154,7 @@ class _Finder:
         flow["candidates"] += len(rows)
         observed = self._observed(rows, events, facts)
         asked = self.rule.profiles(events, observed).join(observed, on=KEYS)
-        for reason, keep in _reasons(self.target):
+        for reason, keep in self._reasons():
             kept = asked.filter(keep)
             flow[reason] += len(asked) - len(kept)
             asked = kept
@@ -177,6 +183,18 @@ class _Finder:
             rows = rows.join(dates, on="subject_id", how="left")
         rows = rows.with_columns(pl.col("left").fill_null(self.end))
         return rows.with_columns(end=pl.min_horizontal("left", "death"))
+
+    def _reasons(self) -> Iterator[tuple[str, pl.Expr]]:
+        """Yield each reason for being left out, and the condition of staying in."""
+        index, left, death = pl.col("index_time"), pl.col("left"), pl.col("death")
+        # A death at the index time itself is not yet known at it.
+        alive = death.is_null() | (death >= index)
+        yield "not yet or no longer observed", (pl.col("begin") < index) & (left > index) & alive
+        if self.last is not None:
+            # There a non-event could not be known but an event could, whatever the weights: everyone or nobody.
+            yield f"less than {self.target.horizon} before the records end", index <= self.last
+        for condition in at_risk_conditions(self.target):
+            yield condition.reason, pl.all_horizontal(_holds(condition, name) for name in condition.features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +235,6 @@ def at_risk_conditions(target: Target) -> Iterator[Condition]:
         yield Condition(reason, (f"{limit.concept}_latest",), limit.at_least, limit.below, unknown_stays=True)
     if not target.recurrent:
         yield Condition("outcome had before", tuple(f"{concept}_ever" for concept in target.outcome), below=1)
-
-
-def _reasons(target: Target) -> Iterator[tuple[str, pl.Expr]]:
-    """Yield each reason for being left out, and the condition of staying in."""
-    begun, stays = pl.col("begin") < pl.col("index_time"), pl.col("left") > pl.col("index_time")
-    # A death at the index time itself is not yet known at it.
-    alive = pl.col("death").is_null() | (pl.col("death") >= pl.col("index_time"))
-    yield "not yet or no longer observed", begun & stays & alive
-    for condition in at_risk_conditions(target):
-        yield condition.reason, pl.all_horizontal(_holds(condition, name) for name in condition.features)
 
 
 def _holds(condition: Condition, name: str) -> pl.Expr:

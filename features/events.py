@@ -92,27 +92,28 @@ def resident_hash(subject_id: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class _Run:
-    """Events on disk, mapped into memory, in the order of their residents' hashes."""
+    """Events on disk in the order of their residents' hashes; mapped only while a shard is read."""
 
-    events: pa.Table
-    hashes: NDArray[np.uint64]
+    path: Path
 
     @classmethod
     def write(cls, events: pl.DataFrame, path: Path) -> "_Run":
-        """Sort events by hash, write them, and map what was written."""
+        """Sort events by hash and write them."""
         hashes = resident_hash(events["subject_id"].to_numpy())
         order = np.argsort(hashes, kind="stable")
         events[order].write_ipc(path.with_suffix(".arrow"), compression="uncompressed")
         np.save(path.with_suffix(".npy"), hashes[order])
-        mapped = pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".arrow")))).read_all()
-        return cls(mapped, np.load(path.with_suffix(".npy"), mmap_mode="r"))
+        return cls(path)
 
     def shard(self, number: int, bits: int) -> pl.DataFrame:
         """Return the events of one of ``2 ** bits`` shards."""
+        hashes = np.load(self.path.with_suffix(".npy"), mmap_mode="r")
         first, last = number << (64 - bits), ((number + 1) << (64 - bits)) - 1
-        start = int(np.searchsorted(self.hashes, np.uint64(first)))
-        stop = int(np.searchsorted(self.hashes, np.uint64(last), side="right"))
-        return normalised(pl.DataFrame(self.events.slice(start, stop - start)))
+        start = int(np.searchsorted(hashes, np.uint64(first)))
+        stop = int(np.searchsorted(hashes, np.uint64(last), side="right"))
+        with pa.memory_map(str(self.path.with_suffix(".arrow"))) as mapped:
+            events = pa.ipc.open_file(mapped).read_all().slice(start, stop - start)
+            return normalised(pl.DataFrame(events)).rechunk()
 
 
 @dataclass(frozen=True)

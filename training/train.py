@@ -12,13 +12,15 @@ from features.cohort import Cohort, Target, cohort
 from features.engine import Engine, profile_store
 from features.errors import WeibingError
 from features.events import EventStore
-from features.times import DAY
 from training.calibrate import expit, recalibrate
 from training.censoring import CensoringWeights, censoring_weights
 from training.comparators.logistic import out_of_fold_margins
 from training.fit import Grown, Rows, grow, margins, usable_features
 from training.model import Card, RiskModel, background_of
 from training.validate import Estimate, Validation, paired_difference, validate
+
+# The share of index times that trees may learn from when they are measured on later ones.
+EARLIER = 0.75
 
 
 @dataclass(frozen=True)
@@ -95,22 +97,22 @@ def train(
 
 
 def temporal_validation(found: Cohort, profiles: pl.DataFrame, engine: Engine, seed: int) -> Validation | str:
-    """Grow trees on what was known before a date, and measure them on index times from then on.
+    """Grow trees on earlier index times, and measure them on the last quarter.
 
-    The date lies one horizon before the records end. Training follow-up is cut at it, so that the two do not overlap.
+    Trees learn only from index times whose outcome windows end before that quarter begins.
 
     Returns
     -------
     The validation, or a sentence that says why it cannot be had.
     """
     target = found.target
-    split = temporal_split(found.rows, target)
+    times = found.rows["index_time"]
+    split = temporal_split(times, target)
     if split is None:
-        return f"The records span less than two horizons of {target.horizon}: no date leaves both sides followed."
-    before, after = found.rows["index_time"] < split, found.rows["index_time"] >= split
+        return f"The index times span less than a horizon of {target.horizon}: none is left to learn from."
+    before, after = times <= split - timedelta(days=target.horizon_days), times >= split
     try:
-        cut = follow_up_weights(_cut(found.rows.filter(before), split), target)
-        rows, _ = _rows(profiles.filter(before), cut, target, engine)
+        rows, _ = _rows(profiles.filter(before), follow_up_weights(found.rows.filter(before), target), target, engine)
         grown = grow(rows, target, engine, seed=seed)
     except WeibingError as error:
         return f"Before {split:%Y-%m-%d}: {error}"
@@ -121,29 +123,12 @@ def temporal_validation(found: Cohort, profiles: pl.DataFrame, engine: Engine, s
     return validate(weights.outcome, risk, weights.weight, later["subject_id"].to_numpy(), seed=seed)
 
 
-def temporal_split(rows: pl.DataFrame, target: Target) -> datetime | None:
-    """Return the date that leaves a horizon of follow-up behind it and before it, or None where the records are short.
-
-    Parameters
-    ----------
-    rows : a cohort's rows
-    """
-    horizon = timedelta(days=target.horizon_days)
-    ends = rows.select((pl.col("index_time") + pl.duration(microseconds=pl.col("time") * DAY)).max()).item()
-    split = ends - horizon
-    followed_on_both_sides = rows["index_time"].min() <= split - horizon and rows["index_time"].max() >= split
-    return split if followed_on_both_sides else None
-
-
-def _cut(rows: pl.DataFrame, split: datetime) -> pl.DataFrame:
-    """End the follow-up of rows at a date."""
-    room = (pl.lit(split) - pl.col("index_time")).dt.total_microseconds() / DAY
-    ended = pl.col("time") >= room
-    return rows.with_columns(
-        pl.min_horizontal("time", room).alias("time"),
-        observed=pl.col("observed") & ~ended,
-        died=pl.col("died") & ~ended,
-    )
+def temporal_split(index_times: pl.Series, target: Target) -> datetime | None:
+    """Return when the last quarter of index times begins, or None where no outcome window ends before that."""
+    in_order = index_times.sort()
+    split: datetime = in_order[int(len(in_order) * EARLIER)]
+    first_window_ends = in_order[0] + timedelta(days=target.horizon_days)
+    return split if first_window_ends <= split else None
 
 
 def follow_up_weights(rows: pl.DataFrame, target: Target) -> CensoringWeights:

@@ -1,0 +1,1 @@
+"""One reader per kind of input; each ends in the event store."""

@@ -1,0 +1,428 @@
+"""What every source shares: events are admitted to the store here, and what was wrong with them is counted.
+
+Nothing is lost in silence: ``events_read`` is the sum of the events written, the duplicates, and the events left out
+for a reason that the report names.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from unicodedata import east_asian_width
+
+import numpy as np
+import polars as pl
+from meds import schema as meds
+from numpy.typing import NDArray
+
+from features.events import EventStore, normalised
+from features.times import instant
+from features.vocabulary import Meaning, Vocabulary, builtin
+
+BIRTH: str = meds.birth_code
+DEATH: str = meds.death_code
+OBSERVATION_END = "OBSERVATION_END"
+FEMALE = "female"
+
+# What a report lists of each reason: on paper, and in JSON. The rest is summed up in one line.
+SHOWN = 10
+REMEMBERED = 10_000
+OTHERS = "all others"
+
+
+class Fate(Enum):
+    """What became of what a reason speaks of."""
+
+    LEFT_OUT = "Left out"
+    NOT_USED = "In the store, but of no use to a profile"
+    CHANGED = "Taken, with a change"
+
+
+class Reason(Enum):
+    """Why something did not go into the store, or not as it came."""
+
+    FILTERED = "rows that a filter leaves out", Fate.LEFT_OUT
+    NO_RESIDENT = "rows without a resident", Fate.LEFT_OUT
+    NOT_A_NUMBER = "cells that are not a number", Fate.LEFT_OUT
+    NOT_A_DATE = "cells that are not a date", Fate.LEFT_OUT
+    NOT_AN_AGE = "cells that are not an age", Fate.LEFT_OUT
+    UNDATED = "events without a time", Fate.LEFT_OUT
+    NOT_AN_ANSWER = "answers that the mapping does not list", Fate.LEFT_OUT
+    DROPPED = "names that the mapping drops", Fate.LEFT_OUT
+    AFTER_TODAY = "events after today", Fate.LEFT_OUT
+    BEFORE_BIRTH = "events before birth", Fate.LEFT_OUT
+    ANOTHER_BIRTH = "births other than the first one told", Fate.LEFT_OUT
+    ANOTHER_SEX = "sexes other than the first one told", Fate.LEFT_OUT
+    UNKNOWN_CODE = "codes that the vocabulary does not know", Fate.NOT_USED
+    UNKNOWN_UNIT = "units that the vocabulary does not know", Fate.NOT_USED
+    IMPLAUSIBLE = "values outside the plausible range", Fate.NOT_USED
+    NO_VALUE = "measurements without a number", Fate.NOT_USED
+    BOUND = 'bounds such as "<0.5", taken as the number', Fate.CHANGED
+    STRUCK_OUT = "identity and telephone numbers struck out of texts", Fate.CHANGED
+
+    def __init__(self, title: str, fate: Fate) -> None:
+        self.title = title
+        self.fate = fate
+
+
+@dataclass
+class Tally:
+    """How often something came, with the first example; for values, their span."""
+
+    count: int = 0
+    example: str | None = None
+    smallest: float | None = None
+    largest: float | None = None
+
+    def add(self, count: int, example: str | None, span: tuple[float, float] | None) -> None:
+        """Count some more."""
+        self.count += count
+        self.example = self.example or example
+        if span:
+            self.smallest = span[0] if self.smallest is None else min(self.smallest, span[0])
+            self.largest = span[1] if self.largest is None else max(self.largest, span[1])
+
+    @property
+    def detail(self) -> str:
+        """What is worth knowing beside the count."""
+        if self.smallest is None:
+            return self.example or ""
+        return f"{self.smallest:g}" if self.smallest == self.largest else f"{self.smallest:g} to {self.largest:g}"
+
+
+@dataclass
+class IngestReport:
+    """What an ingest read, what it wrote, and why something did not go in.
+
+    `rows` counts the rows by table; `remarks` counts, by reason, the things (a column, a code, a concept) that it
+    was about.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    events_read: int = 0
+    events_written: int = 0
+    duplicates: int = 0
+    residents_new: int = 0
+    residents_known: int = 0
+    remarks: dict[Reason, dict[str, Tally]] = field(default_factory=dict)
+
+    def add_rows(self, table: str, rows: int) -> None:
+        """Count rows read of a table."""
+        self.rows[table] = self.rows.get(table, 0) + rows
+
+    def remark(
+        self,
+        reason: Reason,
+        thing: str,
+        count: int = 1,
+        *,
+        example: str | None = None,
+        span: tuple[float, float] | None = None,
+    ) -> None:
+        """Count something under a reason; nothing where `count` is 0."""
+        if not count:
+            return
+        tallies = self.remarks.setdefault(reason, {})
+        if thing not in tallies and len(tallies) >= REMEMBERED:
+            thing = OTHERS
+        tallies.setdefault(thing, Tally()).add(count, example, span)
+
+    def has_example(self, reason: Reason, thing: str) -> bool:
+        """Whether an example is remembered; to find the line of another would be a waste."""
+        tally = self.remarks.get(reason, {}).get(thing)
+        return tally is not None and tally.example is not None
+
+    def counted(self, reason: Reason) -> dict[str, int]:
+        """Return the counts of a reason, the most frequent first."""
+        tallies = self.remarks.get(reason, {})
+        return {thing: tally.count for thing, tally in sorted(tallies.items(), key=lambda it: (-it[1].count, it[0]))}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return {
+            "rows": self.rows,
+            "events": {"read": self.events_read, "written": self.events_written, "duplicates": self.duplicates},
+            "residents": {"new": self.residents_new, "known": self.residents_known},
+            "remarks": {reason.name.lower(): self._listed(reason) for reason in Reason if reason in self.remarks},
+        }
+
+    def _listed(self, reason: Reason) -> list[dict[str, Any]]:
+        tallies = self.remarks[reason]
+        return [{"of": thing, **_without_nulls(tallies[thing])} for thing in self.counted(reason)]
+
+    def text(self) -> str:
+        """Return the report as a terminal shows it."""
+        lines = [
+            _Line("Read"),
+            *(_Line(f"  {table}", rows, "rows") for table, rows in self.rows.items()),
+            _Line("Events"),
+            _Line("  read", self.events_read),
+            _Line("  written", self.events_written),
+            _Line("  told twice, or in the store already", self.duplicates),
+            _Line("Residents"),
+            _Line("  new", self.residents_new),
+            _Line("  known", self.residents_known),
+        ]
+        for fate in Fate:
+            lines += self._lines_of(fate)
+        return _aligned(lines)
+
+    def _lines_of(self, fate: Fate) -> "Iterator[_Line]":
+        reasons = [reason for reason in Reason if reason.fate is fate and reason in self.remarks]
+        if reasons:
+            yield _Line(fate.value)
+        for reason in reasons:
+            things = self.counted(reason)
+            yield _Line(f"  {reason.title}", sum(things.values()))
+            for thing in list(things)[:SHOWN]:
+                yield _Line(f"    {thing}", things[thing], self.remarks[reason][thing].detail)
+            if len(things) > SHOWN:
+                rest = list(things.values())[SHOWN:]
+                yield _Line(f"    and {len(rest):,} more", sum(rest))
+
+
+def admit(frames: Iterable[pl.DataFrame], store: EventStore, report: IngestReport, today: date) -> None:
+    """Write events into the store: all of them or, if anything goes wrong before the end, none.
+
+    What the vocabulary does not know, and values outside its ranges, are counted and written. Events after the end
+    of today, or before their resident's birth, are counted and left out. A birth must come before the events that it
+    is to be held against, in the store or in `frames`; a second, different birth or sex of a resident is left out.
+
+    Parameters
+    ----------
+    frames : events with at least `subject_id`, `time` and `code`
+    store : written to
+    report : what was found is added to it
+    today : a day of the store's time zone
+
+    Raises
+    ------
+    WeibingError
+        If the store was made elsewhere, or another ingest is writing to it.
+    """
+    admission = _Admission(
+        report,
+        builtin(),
+        instant(today + timedelta(days=1), store.timezone),
+        store.timezone,
+        births=_told_in(store, BIRTH, pl.col("time").cast(pl.Int64)),
+        sexes=_told_in(store, FEMALE, pl.col("numeric_value").cast(pl.Int64)),
+    )
+    done = store.append(map(admission.judge, frames))
+    report.events_written += done.events_new
+    report.duplicates += done.events_duplicate
+    report.residents_new += done.residents_new
+    report.residents_known += done.residents_known
+
+
+@contextmanager
+def opened_store(path: Path, *, timezone: str, name: str = "") -> Iterator[EventStore]:
+    """Open a store or lay out a new one; a new one is removed again if what follows fails.
+
+    Raises
+    ------
+    WeibingError
+        If a store is there and its time zone is another one.
+    """
+    new_folder, new = not path.exists(), not any((path / part).exists() for part in ("data", "data.ready", "data.old"))
+    try:
+        yield EventStore.create(path, timezone=timezone, name=name)
+    except BaseException:
+        if new:
+            _remove_empty_store(path, and_folder=new_folder)
+        raise
+
+
+def _remove_empty_store(path: Path, *, and_folder: bool) -> None:
+    if any((path / "data").rglob("*.parquet")):
+        return
+    for part in ("data", "metadata"):
+        shutil.rmtree(path / part, ignore_errors=True)
+    (path / ".lock").unlink(missing_ok=True)
+    if and_folder and path.is_dir():
+        path.rmdir()
+
+
+@dataclass
+class _FirstTold:
+    """The first value told of each resident, such as the birth, and whether this ingest has written it."""
+
+    residents: NDArray[np.int64]
+    values: NDArray[np.int64]
+    written: NDArray[np.bool_]
+
+    def of(self, residents: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return whether something is known of each resident, and what (anything where nothing is)."""
+        if not len(self.residents):
+            return np.zeros(len(residents), bool), np.zeros(len(residents), np.int64)
+        at = np.searchsorted(self.residents, residents).clip(max=len(self.residents) - 1)
+        return self.residents[at] == residents, self.values[at]
+
+    def hear(
+        self, residents: NDArray[np.int64], values: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Learn from what is told; return which rows agree with what was told first, and which of them to write."""
+        self._learn(residents, values)
+        at = np.searchsorted(self.residents, residents)
+        agrees = self.values[at] == values
+        unwritten = np.flatnonzero(agrees & ~self.written[at])
+        write = np.zeros(len(residents), bool)
+        write[unwritten[_first_of_each(residents[unwritten])]] = True
+        self.written[at[write]] = True
+        return agrees, write
+
+    def _learn(self, residents: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+        unknown = np.flatnonzero(~self.of(residents)[0])
+        new = unknown[_first_of_each(residents[unknown])]
+        at = np.searchsorted(self.residents, residents[new])
+        self.residents = np.insert(self.residents, at, residents[new])
+        self.values = np.insert(self.values, at, values[new])
+        self.written = np.insert(self.written, at, values=False)
+
+
+@dataclass
+class _Admission:
+    """Judges events frame by frame."""
+
+    report: IngestReport
+    vocabulary: Vocabulary
+    end_of_today: datetime
+    timezone: str
+    births: _FirstTold
+    sexes: _FirstTold
+
+    def judge(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Count what is wrong with the events; return those that go in."""
+        self.report.events_read += len(frame)
+        events = self._up_to_today(normalised(frame))
+        events = self._told_once(events, BIRTH, events["time"].cast(pl.Int64), self.births, Reason.ANOTHER_BIRTH)
+        sex = events["numeric_value"].cast(pl.Int64)
+        events = self._told_once(events, FEMALE, sex, self.sexes, Reason.ANOTHER_SEX)
+        events = self._from_birth(events)
+        self._count_meanings(events)
+        return events
+
+    def _up_to_today(self, events: pl.DataFrame) -> pl.DataFrame:
+        late = events["time"] >= self.end_of_today
+        return self._without(events, late.fill_null(value=False), Reason.AFTER_TODAY)
+
+    def _from_birth(self, events: pl.DataFrame) -> pl.DataFrame:
+        known, birth = self.births.of(events["subject_id"].to_numpy())
+        early = (events["time"].cast(pl.Int64) < pl.Series(birth)).fill_null(value=False)
+        return self._without(events, early & pl.Series(known), Reason.BEFORE_BIRTH)
+
+    def _without(self, events: pl.DataFrame, wrong: pl.Series, reason: Reason) -> pl.DataFrame:
+        if not wrong.any():
+            return events
+        local = pl.col("time").dt.replace_time_zone("UTC").dt.convert_time_zone(self.timezone).dt.date()
+        for code, count, day in events.filter(wrong).group_by("code").agg(pl.len(), local.first()).iter_rows():
+            self.report.remark(reason, code, count, example=str(day))
+        return events.filter(~wrong)
+
+    def _told_once(
+        self, events: pl.DataFrame, code: str, values: pl.Series, first: _FirstTold, reason: Reason
+    ) -> pl.DataFrame:
+        """Leave out what repeats or contradicts the first birth or sex told of a resident."""
+        about = ((events["code"] == code) & values.is_not_null()).arg_true()
+        if not len(about):
+            return events
+        agrees, write = first.hear(events["subject_id"][about].to_numpy(), values[about].to_numpy())
+        self.report.duplicates += int((agrees & ~write).sum())
+        self.report.remark(reason, code, int((~agrees).sum()))
+        keep = np.ones(len(events), bool)
+        keep[about.to_numpy()[~write]] = False
+        return events.filter(keep)
+
+    def _count_meanings(self, events: pl.DataFrame) -> None:
+        number = pl.col("numeric_value")
+        found = events.group_by("code", "unit").agg(
+            pl.len(), number.count(), number.min().alias("low"), high=number.max()
+        )
+        for code, unit, events_of, numbers, low, high in found.iter_rows():
+            meanings = self.vocabulary.meanings(code, unit)
+            self.report.remark(Reason.UNKNOWN_CODE, code, 0 if meanings else events_of)
+            for meaning in meanings:
+                if meaning.value is None and self.vocabulary.concepts[meaning.concept].numeric:
+                    self.report.remark(Reason.NO_VALUE, meaning.concept, events_of - numbers)
+                if not meaning.known_unit:
+                    self.report.remark(Reason.UNKNOWN_UNIT, f"{meaning.concept} in {unit}", numbers)
+                elif numbers and meaning.value is None and not self._plausible(meaning, low, high):
+                    self._count_implausible(meaning, _numbers_of(events, code, unit))
+
+    def _plausible(self, meaning: Meaning, low: float, high: float) -> bool:
+        concept = self.vocabulary.concepts[meaning.concept]
+        in_unit = (low * meaning.factor + meaning.offset, high * meaning.factor + meaning.offset)
+        return concept.low <= min(in_unit) and max(in_unit) <= concept.high
+
+    def _count_implausible(self, meaning: Meaning, numbers: pl.Series) -> None:
+        concept = self.vocabulary.concepts[meaning.concept]
+        canonical = numbers * meaning.factor + meaning.offset
+        wrong = canonical.filter((canonical < concept.low) | (canonical > concept.high))
+        if span := _span(wrong):
+            title = f"{concept.name} ({concept.low:g} to {concept.high:g}{' ' + concept.unit if concept.unit else ''})"
+            self.report.remark(Reason.IMPLAUSIBLE, title, len(wrong), span=span)
+
+
+def _numbers_of(events: pl.DataFrame, code: str, unit: str | None) -> pl.Series:
+    alike = (pl.col("code") == code) & pl.col("unit").eq_missing(pl.lit(unit, pl.String))
+    return events.filter(alike, pl.col("numeric_value").is_not_null())["numeric_value"].cast(pl.Float64)
+
+
+def _span(numbers: pl.Series) -> tuple[float, float] | None:
+    values = numbers.to_numpy()
+    return (float(values.min()), float(values.max())) if len(values) else None
+
+
+def _told_in(store: EventStore, code: str, value: pl.Expr) -> _FirstTold:
+    """Return the first value of a code that the store tells of each resident."""
+    parts = [
+        pl.scan_parquet(shard)
+        .filter(pl.col("code") == code)
+        .select("subject_id", value=value)
+        .drop_nulls()
+        .group_by("subject_id")
+        .agg(pl.col("value").min())
+        .collect()
+        for shard in store.shards
+    ]
+    told = pl.concat([pl.DataFrame(schema={"subject_id": pl.Int64, "value": pl.Int64}), *parts]).sort("subject_id")
+    return _FirstTold(told["subject_id"].to_numpy(), told["value"].to_numpy(), np.zeros(len(told), bool))
+
+
+def _first_of_each(residents: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the position of each resident's first row, in order of the residents."""
+    return np.unique(residents, return_index=True)[1]
+
+
+def _without_nulls(tally: Tally) -> dict[str, Any]:
+    return {name: value for name, value in vars(tally).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Line:
+    label: str
+    count: int | None = None
+    detail: str = ""
+
+
+def _aligned(lines: list[_Line]) -> str:
+    counted = [line for line in lines if line.count is not None]
+    width = max(_width(line.label) for line in counted)
+    digits = max(len(f"{line.count:,}") for line in counted)
+    return "\n".join(_laid_out(line, width, digits) for line in lines)
+
+
+def _laid_out(line: _Line, width: int, digits: int) -> str:
+    if line.count is None:
+        return line.label
+    gap = " " * (width - _width(line.label))
+    return f"{line.label}{gap}  {line.count:>{digits},}  {line.detail}".rstrip()
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes on a terminal: a Chinese character takes two."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
