@@ -218,7 +218,7 @@ def _fixed(features: tuple[str, ...], target: Target, engine: Engine, seed: int)
     return {
         "objective": "binary",
         "monotone_constraints": monotone(features, target, engine),
-        "monotone_constraints_method": "advanced",
+        "monotone_constraints_method": "basic",
         "bagging_freq": 1,
         "feature_pre_filter": False,
         "seed": seed,

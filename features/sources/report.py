@@ -220,7 +220,9 @@ def admit(frames: Iterable[pl.DataFrame], store: EventStore, report: IngestRepor
 
 
 @contextmanager
-def opened_store(path: Path, *, timezone: str, name: str = "") -> Iterator[EventStore]:
+def opened_store(
+    path: Path, *, timezone: str, name: str = "", description: dict[str, Any] | None = None
+) -> Iterator[EventStore]:
     """Open a store or lay out a new one; a new one is removed again if what follows fails.
 
     Raises
@@ -230,7 +232,7 @@ def opened_store(path: Path, *, timezone: str, name: str = "") -> Iterator[Event
     """
     new_folder, new = not path.exists(), not any((path / part).exists() for part in ("data", "data.ready", "data.old"))
     try:
-        yield EventStore.create(path, timezone=timezone, name=name)
+        yield EventStore.create(path, timezone=timezone, name=name, description=description)
     except BaseException:
         if new:
             _remove_empty_store(path, and_folder=new_folder)

@@ -50,7 +50,8 @@ def ingest_tables(
     read = read_mapping(mapping)
     intakes = _plan(files, read, mapping)
     report = IngestReport()
-    with opened_store(store_path, timezone=read.timezone, name=read.name) as store:
+    description = {"relative_times": True} if read.relative_times else {}
+    with opened_store(store_path, timezone=read.timezone, name=read.name, description=description) as store:
         events = _events(intakes, report, progress or _in_silence)
         admit(events, store, report, today or datetime.now(zone(read.timezone)).date())
     return report

@@ -398,6 +398,7 @@ class Mapping(Section):
 
     name: str = ""
     timezone: Zone = "Asia/Shanghai"
+    relative_times: bool = False
     missing: Texts = MISSING
     table: tuple[Table, ...]
 
