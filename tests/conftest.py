@@ -1,0 +1,117 @@
+"""A small county, and a model trained on it, for the tests that need the real thing."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.cohort import IndexTimes, Target
+from features.events import EventStore
+from training.train import Trained, train
+
+RESIDENTS = 800
+START, END = datetime(2012, 1, 1), datetime(2022, 1, 1)
+DAYS = (END - START).days
+
+# From the day after the first examination, five years of follow-up: about two in five get hypertension.
+SMALL_TARGET = Target(
+    name="hypertension",
+    label_en="hypertension",
+    label_zh="新发高血压",
+    outcome=("hypertension",),
+    horizon="5y",
+    index=IndexTimes(first=("examination",), offset="1d"),
+    age=(18, float("inf")),
+    absent=("hypertension", "antihypertensive"),
+    increasing=("age", "sbp", "bmi"),
+    tiers=(0.05, 0.10, 0.20),
+)
+
+
+def residents_of(rng: np.random.Generator, residents: int) -> pl.DataFrame:
+    """Draw residents: what they are like, and when, in days after START, something happens to them, or infinity."""
+    age = rng.uniform(25, 90, residents)
+    bmi = rng.normal(24, 3.5, residents)
+    hba1c = rng.normal(5.6, 0.5, residents) + 0.03 * (bmi - 24)
+    sbp = 112 + 0.3 * (age - 50) + 0.9 * (bmi - 24) + rng.normal(0, 9, residents)
+
+    def happens(yearly: np.ndarray) -> np.ndarray:
+        return 365.25 * rng.exponential(1, residents) / yearly
+
+    return pl.DataFrame(
+        {
+            "subject_id": np.arange(1, residents + 1),
+            "female": rng.integers(0, 2, residents),
+            "age": age,
+            "bmi": bmi,
+            "hba1c": hba1c,
+            "sbp": sbp,
+            "examined": rng.uniform(30, 1200, residents),
+            "hypertension": happens(0.06 * np.exp(0.10 * (sbp - 112) + 0.02 * (age - 50))),
+            "diabetes": happens(0.03 * np.exp(1.2 * (hba1c - 5.6))),
+            "fall": happens(0.08 * np.exp(0.05 * (age - 70))),
+            "MEDS_DEATH": happens(0.01 * np.exp(0.09 * (age - 70))),
+            "moved": happens(np.full(residents, 0.03)),
+        }
+    )
+
+
+def events_of(rng: np.random.Generator, residents: pl.DataFrame) -> pl.DataFrame:
+    """Write the records of drawn residents; a concept's own name serves as its code."""
+    ends = pl.min_horizontal("MEDS_DEATH", "moved", pl.lit(float(DAYS)))
+    residents = residents.with_columns(ends=ends)
+    parts = [
+        _dated(residents, "MEDS_BIRTH", -365.25 * residents["age"]),
+        _dated(residents, "OBSERVATION_END", residents["ends"]),
+        residents.select("subject_id", time=None, code=pl.lit("female"), numeric_value="female"),
+        *(_until_the_end(residents, code, residents[code]) for code in ("hypertension", "diabetes", "fall")),
+        *(_until_the_end(residents, "fall", residents["fall"] + 365.25 * year) for year in range(1, 4)),
+        *(_until_the_end(residents, "antihypertensive", residents["hypertension"] + 30 * n) for n in range(1, 24)),
+        *(_until_the_end(residents, "statin", residents["diabetes"] + 90 * n) for n in range(1, 12)),
+        _until_the_end(residents, "MEDS_DEATH", residents["MEDS_DEATH"]),
+        *(_examination(rng, residents, residents["examined"] + 365.25 * year) for year in range(10)),
+    ]
+    return pl.concat([part.with_columns(pl.col("numeric_value").cast(pl.Float32)) for part in parts])
+
+
+def _examination(rng: np.random.Generator, residents: pl.DataFrame, day: pl.Series) -> pl.DataFrame:
+    """Write an examination; one value in ten is missing, of HbA1c half."""
+    parts = [_until_the_end(residents, "examination", day)]
+    for code, spread, known in (("sbp", 6, 0.9), ("bmi", 0.5, 0.9), ("hba1c", 0.1, 0.5)):
+        value = residents[code] + rng.normal(0, spread, len(residents))
+        measured = _until_the_end(residents.with_columns(worth=value), code, day, pl.col("worth"))
+        parts.append(measured.sample(fraction=known, seed=int(rng.integers(2**31))))
+    return pl.concat([part.with_columns(pl.col("numeric_value").cast(pl.Float32)) for part in parts])
+
+
+def _until_the_end(residents: pl.DataFrame, code: str, day: pl.Series, value: pl.Expr | None = None) -> pl.DataFrame:
+    happened = residents.with_columns(day=day).filter(pl.col("day") <= pl.col("ends"))
+    return _dated(happened, code, happened["day"], value)
+
+
+def _dated(residents: pl.DataFrame, code: str, day: pl.Series, value: pl.Expr | None = None) -> pl.DataFrame:
+    time = [START + timedelta(days=int(number)) for number in day]
+    return residents.select(
+        "subject_id",
+        time=pl.Series(time, dtype=pl.Datetime("us")),
+        code=pl.lit(code),
+        numeric_value=pl.lit(None, pl.Float32) if value is None else value,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
+    """A store of 800 made-up residents over ten years; look, but do not append."""
+    rng = np.random.default_rng(7)
+    store = EventStore.create(
+        tmp_path_factory.mktemp("small") / "store", timezone="Asia/Shanghai", description={"synthetic": True}
+    )
+    store.append([events_of(rng, residents_of(rng, RESIDENTS))])
+    return EventStore.open(store.path)
+
+
+@pytest.fixture(scope="session")
+def small_trained(small_store: EventStore) -> Trained:
+    """A model of hypertension trained on the small store, and the evidence for it."""
+    return train(small_store, SMALL_TARGET)
