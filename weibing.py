@@ -48,13 +48,13 @@ def demo(
     Example: `weibing demo --residents 20000`
     """
     import polars as pl
-    from serving.service import serve as start_service
 
     from features.engine import Engine
     from features.events import EventStore
     from features.sources.county import simulate as simulate_county
     from serving import terminal
     from serving.scoring import score_store, write_scores
+    from serving.service import serve as start_service
     from serving.settings import Settings
     from training.targets import TARGETS
     from training.tracking import Registry
@@ -92,14 +92,15 @@ def simulate(
 
     Example: `weibing simulate out/county --residents 20000 --years 8 --seed 0`
     """
+    from features.sources.county import ZONE
     from features.sources.county import simulate as simulate_county
+    from features.times import local_day
     from serving import terminal
 
     with terminal.Progress() as progress:
         county = simulate_county(store, residents=residents, years=years, seed=seed, progress=progress)
-    terminal.say(
-        f"{county.residents:,} residents, {county.events:,} events, {county.start:%Y-%m-%d} to {county.end:%Y-%m-%d}"
-    )
+    start, end = (local_day(when, ZONE) for when in (county.start, county.end))
+    terminal.say(f"{county.residents:,} residents, {county.events:,} events, {start} to {end}")
 
 
 @ingest.command("table")
@@ -242,7 +243,7 @@ def explain(
         raise WeibingError(f"There is no resident {resident} in {store}.")
     models = {target: Registry(mlruns).champion(target)}
     for score in score_one(events, _index_time(at, opened), models, Engine(), _now()):
-        terminal.show_explanation(score)
+        terminal.show_explanation(score, opened.timezone)
 
 
 @app.command()
@@ -291,7 +292,6 @@ def serve(
     Example: `weibing serve --port 3000`
     """
     from serving.service import serve as start_service
-
     from serving.settings import Settings
 
     start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns))

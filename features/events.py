@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from meds import schema as meds
 from numpy.typing import NDArray
 
@@ -258,9 +259,7 @@ class EventStore:
             present = self._present(number, bits_before, bits)
             merged = canonical(pl.concat([present, *arriving], how="diagonal_relaxed"))
             if len(merged):
-                merged.write_parquet(
-                    target / _shard_name(number), compression="lz4", row_group_size=ROWS_PER_GROUP, statistics=True
-                )
+                _write_shard(merged, target / _shard_name(number))
             written += len(merged) - len(present)
             duplicate += len(present) + sum(map(len, arriving)) - len(merged)
         return written, duplicate
@@ -285,7 +284,8 @@ class EventStore:
             "code_modifier_columns": ["unit"],
         }
         _write_json(self.path / meds.dataset_metadata_filepath, dataset)
-        _codes(shards).write_parquet(self.path / meds.code_metadata_filepath)
+        codes = meds.CodeMetadataSchema.align(_codes(shards).to_arrow())
+        pq.write_table(codes, self.path / meds.code_metadata_filepath)
 
 
 def _codes(shards: list[Path]) -> pl.DataFrame:
@@ -337,6 +337,12 @@ def _batched(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             waiting, rows = [], 0
     if rows:
         yield pl.concat(waiting, how="diagonal_relaxed")
+
+
+def _write_shard(events: pl.DataFrame, path: Path) -> None:
+    # Polars would write codes with 64-bit offsets, which is not the type that MEDS demands.
+    table = meds.DataSchema.align(events.to_arrow())
+    pq.write_table(table, path, compression="lz4", row_group_size=ROWS_PER_GROUP)
 
 
 def _link(shard: Path, folder: Path) -> None:

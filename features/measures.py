@@ -48,7 +48,7 @@ WORDS_EN = {
     Measure.ACTIVE: "in use",
     Measure.SINCE: "days since",
     Measure.SINCE_FIRST: "days since the first",
-    Measure.AGE: "age",
+    Measure.AGE: "",
     Measure.STATIC: "",
 }
 

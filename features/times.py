@@ -76,6 +76,11 @@ def instant(when: str | date | datetime, zone_name: str = "UTC") -> datetime:
         raise WeibingError(f"{when.date()} is too early or too late. Leave it out where no date is meant.") from error
 
 
+def local_day(when: datetime, zone_name: str) -> date:
+    """Return the day, in a zone, of a naive UTC datetime."""
+    return when.replace(tzinfo=UTC).astimezone(zone(zone_name)).date()
+
+
 def microseconds(when: datetime) -> int:
     """Return a naive UTC datetime as microseconds since 1970."""
     return (when - datetime(1970, 1, 1)) // timedelta(microseconds=1)

@@ -4,6 +4,8 @@ Nothing about a row's own fold helps to choose what predicts it: the settings an
 those with the least log-loss on the other folds.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import lightgbm as lgb
@@ -51,6 +53,7 @@ CANDIDATES = (
     Trees(4, 0.05, 20, 1.0, 0.5, 0.9, path_smooth=10.0),
     Trees(2, 0.05, 20, 1.0, 0.5, 0.9),
 )
+FEW_ROWS = 20_000
 # With more outcomes than this the first candidate serves, and the search is spared.
 MANY_OUTCOMES = 5_000
 
@@ -119,7 +122,7 @@ def grow(rows: Rows, target: Target, engine: Engine, *, seed: int = 0) -> Grown:
     trees = candidates[searches.index(best)]
     data = lgb.Dataset(rows.matrix, rows.outcome, weight=rows.weight, feature_name=list(rows.features), params=fixed)
     return Grown(
-        booster=lgb.train({**fixed, **asdict(trees)}, data, rounds),
+        booster=lgb.train({**fixed, **asdict(trees), "num_threads": _threads(rows)}, data, rounds),
         folds=tuple(_shortened(booster, rounds) for booster in best.boosters),
         margin=margin,
         risk=_cross_calibrated(margin, rows, fold),
@@ -132,7 +135,7 @@ def grow(rows: Rows, target: Target, engine: Engine, *, seed: int = 0) -> Grown:
 
 def margins(booster: lgb.Booster, matrix: Singles | Floats, rounds: int = -1) -> Floats:
     """Return raw log-odds, shape (n,), of the first `rounds` trees, or of all."""
-    threads = 1 if len(matrix) == 1 else 0
+    threads = 1 if len(matrix) < FEW_ROWS else 0
     raw = booster.predict(matrix, raw_score=True, num_iteration=rounds, num_threads=threads)
     return np.asarray(raw, np.float64)
 
@@ -223,6 +226,7 @@ def _fixed(features: tuple[str, ...], target: Target, engine: Engine, seed: int)
         "feature_pre_filter": False,
         "seed": seed,
         "deterministic": True,
+        "num_threads": 1,
         "force_row_wise": True,
         "verbosity": -1,
     }
@@ -243,11 +247,22 @@ def _search(rows: Rows, fold: Ints, parameters: dict[str, object]) -> _Search:
     ).construct()
     boosters = [_without(data, np.flatnonzero(fold == held_out), parameters) for held_out in range(FOLDS)]
     losses: list[list[float]] = []
-    while len(losses) < MOST_TREES and _still_falling(losses):
-        for booster in boosters:
-            booster.update()
-        losses.append([booster.eval_valid()[0][2] for booster in boosters])
+    # A thread a fold: LightGBM's own threads wait for each other at every split.
+    with ThreadPoolExecutor(os.cpu_count(), initializer=_quieten) as pool:
+        while len(losses) < MOST_TREES and _still_falling(losses):
+            losses.append(list(pool.map(_one_tree_more, boosters)))
     return _Search(boosters, np.array(losses).T)
+
+
+def _quieten() -> None:
+    """Let LightGBM write nothing to stdout from this thread; it keeps its verbosity by thread."""
+    lgb.Dataset(np.zeros((2, 1)), params={"verbosity": -1}).construct()
+
+
+def _one_tree_more(booster: lgb.Booster) -> float:
+    """Grow a tree; return the log-loss on the fold that was held out."""
+    booster.update()
+    return float(booster.eval_valid()[0][2])
 
 
 def _without(data: lgb.Dataset, held_out: Ints, parameters: dict[str, object]) -> lgb.Booster:
@@ -276,6 +291,11 @@ def _cross_calibrated(margin: Floats, rows: Rows, fold: Ints) -> Floats:
         line = recalibrate(margin[~test], rows.outcome[~test], rows.weight[~test])
         risk[test] = line.probability(margin[test])
     return risk
+
+
+def _threads(rows: Rows) -> int:
+    """Return how many threads grow a single model: on few rows they would wait for each other more than work."""
+    return 1 if len(rows.outcome) < FEW_ROWS else 0
 
 
 def _shortened(booster: lgb.Booster, rounds: int) -> lgb.Booster:

@@ -16,18 +16,20 @@ A file's table named like a built-in target changes only the keys that it gives;
     tiers = [0.05, 0.1, 0.2]
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from datetime import date
 from math import inf
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from features.cohort import IndexTimes, Limit, Target
+from features.cohort import IndexTimes, Limit, Target, calendar_steps
 from features.errors import WeibingError, did_you_mean
-from features.times import length
+from features.times import DAY, instant, length
 from features.vocabulary import Vocabulary, builtin
 
 YEARLY = IndexTimes(every="1y")
@@ -88,6 +90,9 @@ TARGETS = {target.name: target for target in (HYPERTENSION, DIABETES_COMPLICATIO
 
 NAMES_IN_FILE = {"limits": "latest"}
 
+# What pydantic finds wrong, in TOML's words.
+FAULTS = {"tuple_type": "write a list, [ … ]", "dataclass_type": "write a table, { … }"}
+
 
 def read_targets(path: Path | None = None, vocabulary: Vocabulary | None = None) -> dict[str, Target]:
     """Return the targets by name: the built-in ones, or those that a TOML file declares.
@@ -142,10 +147,11 @@ def target_from(name: str, table: object, vocabulary: Vocabulary) -> Target:
     if not isinstance(table, Mapping):
         raise WeibingError(f'"{table}" is not a table of keys. Write [{name}] on a line of its own.')
     _only(table, Target, "")
-    given = {"limits" if key == "latest" else key: value for key, value in table.items()}
-    for part, kind in (("index", IndexTimes), ("limits", Limit)):
-        for each in [given[part]] if part == "index" and part in given else given.get(part, []):
-            _only(each, kind, f"{NAMES_IN_FILE.get(part, part)}.")
+    given = {"limits" if key == "latest" else key: _dates_as_text(value) for key, value in table.items()}
+    _only(given.get("index"), IndexTimes, "index.")
+    limits = given.get("limits")
+    for limit in limits if isinstance(limits, list) else []:
+        _only(limit, Limit, "latest.")
     base = asdict(TARGETS[name]) if name in TARGETS else {"name": name}
     missing = [key for key in ("outcome", "horizon", "index") if key not in base | given]
     if missing:
@@ -158,6 +164,13 @@ def target_from(name: str, table: object, vocabulary: Vocabulary) -> Target:
     return target
 
 
+def _dates_as_text(value: object) -> object:
+    """Return a table with the dates that TOML lets one write without quotes as texts; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: each.isoformat() if isinstance(each, date) else each for key, each in value.items()}
+
+
 def _only(table: object, kind: type, where: str) -> None:
     """Refuse keys that a declaration does not have."""
     known = [NAMES_IN_FILE.get(f.name, f.name) for f in fields(kind) if f.name != "name"]
@@ -168,19 +181,38 @@ def _only(table: object, kind: type, where: str) -> None:
 
 def _in_words(fault: ErrorDetails) -> str:
     place = ".".join(NAMES_IN_FILE.get(str(part), str(part)) for part in fault["loc"])
-    return f"{place}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {fault['input']!r}"
+    if fault["type"] == "missing":
+        return f"{place} is missing"
+    said = FAULTS.get(fault["type"], f"{fault['msg'][:1].lower()}{fault['msg'][1:]}")
+    return f"{place}: {said}, not {fault['input']!r}"
 
 
 def _check(target: Target, vocabulary: Vocabulary) -> None:
+    if not re.fullmatch(r"[\w-]+", target.name):
+        raise WeibingError("name it with letters, digits, _ and - alone.")
     for concept in target.concepts:
         vocabulary.concept(concept)
-    index = target.index
-    for text in (target.horizon, index.every, index.offset):
-        if text is not None:
-            length(text)
-    if sum(map(bool, (index.every, index.each, index.first))) != 1:
-        raise WeibingError("index needs one of every, each and first.")
+    _check_index(target.index)
+    if length(target.horizon) < DAY:
+        raise WeibingError(f"horizon must be a day or longer, not {target.horizon}.")
     if not target.outcome:
         raise WeibingError("outcome names no concept.")
+    if not target.age[0] < target.age[1]:
+        raise WeibingError(f"age must be a range that rises, not {list(target.age)}.")
+    for limit in target.limits:
+        if not limit.at_least < limit.below:
+            raise WeibingError(f"latest {limit.concept}: at_least must be less than below, not {limit.at_least:g}.")
     if not 0 < target.tiers[0] < target.tiers[1] < target.tiers[2] < 1:
         raise WeibingError(f"tiers must rise between 0 and 1, not {list(target.tiers)}.")
+
+
+def _check_index(index: IndexTimes) -> None:
+    if index.every:
+        calendar_steps(index.every, 1)
+    if index.offset:
+        length(index.offset)
+    for day in (index.start, index.stop):
+        if day:
+            instant(day)
+    if sum(map(bool, (index.every, index.each, index.first))) != 1:
+        raise WeibingError("index needs one of every, each and first.")

@@ -1,0 +1,119 @@
+"""What the command line shows: progress on stderr, results on stdout."""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from features.times import local_day
+from serving.drivers import Driver
+from serving.scoring import NotAtRisk, Score
+from training import report
+from training.train import Trained
+
+# In a pipe a table is as wide as it needs to be.
+OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+MESSAGES = Console(stderr=True, highlight=False, soft_wrap=True)
+
+SYNTHETIC = "SYNTHETIC DATA: these figures describe simulated residents and say nothing of real ones."
+
+
+class Progress:
+    """Says on stderr what is under way: with a running clock on a terminal, as plain lines in a pipe."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._status = MESSAGES.status("") if MESSAGES.is_terminal else None
+
+    def __call__(self, sentence: str) -> None:
+        """Say what happens now."""
+        line = f"{time.monotonic() - self._started:6.1f} s  {sentence}"
+        if self._status is None:
+            MESSAGES.print(line, markup=False)
+        else:
+            self._status.update(line)
+
+    def __enter__(self) -> "Progress":
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+
+def say(text: str) -> None:
+    """Write a result to stdout as it is."""
+    OUT.print(text, markup=False)
+
+
+def show_trained(trained: Trained, where: str) -> None:
+    """Show the figures of a training run."""
+    target = trained.model.card.target
+    table = Table(title=f"{target.name}: {', '.join(target.outcome)} within {target.horizon}", title_justify="left")
+    table.add_column("out of fold, by person")
+    table.add_column("estimate (95 % interval)")
+    for name, figure in report.lines(trained):
+        table.add_row(name, figure)
+    table.add_row("model", where)
+    _show(table, synthetic=trained.model.card.synthetic)
+
+
+def show_models(all_trained: Sequence[Trained]) -> None:
+    """Show several training runs side by side, a line each."""
+    table = Table("target", "residents", "outcomes", "AUROC", "calibration slope", "observed / expected")
+    for trained in all_trained:
+        validation = trained.evidence.validation
+        figures = [str(validation.metrics[name]) for name in ("auroc", "calibration_slope", "observed_to_expected")]
+        table.add_row(trained.model.card.target.name, f"{validation.residents:,}", f"{validation.events:,}", *figures)
+    _show(table, synthetic=any(trained.model.card.synthetic for trained in all_trained))
+
+
+def show_scores(scores: Iterable[dict[str, Any]], most: int = 3) -> None:
+    """Show scores with their strongest drivers, a line each; `scores` are rows of the score table."""
+    rows = list(scores)
+    table = Table("resident", "target", "risk", "range", "tier", "what drives it (share of the log-odds)")
+    for row in rows:
+        drivers = [Driver(**driver) for driver in row["drivers"]][:most]
+        risk, lower, upper = (f"{row[name]:.0%}" for name in ("probability", "lower", "upper"))
+        said = "; ".join(map(_in_words, drivers))
+        table.add_row(str(row["subject_id"]), row["target"], risk, f"{lower} to {upper}", row["tier"], said)
+    _show(table, synthetic=any(row["synthetic"] for row in rows))
+
+
+def show_explanation(score: Score | NotAtRisk, timezone: str) -> None:
+    """Show one score with every driver, or why there is none; days are those of the zone."""
+    who = f"{score.target}, resident {score.subject_id}, {local_day(score.index_time, timezone)}"
+    if isinstance(score, NotAtRisk):
+        say(f"{who}: {score.reason}")
+        return
+    table = Table("concept", "value", "unit", "recorded", "share of the log-odds")
+    for driver in score.drivers:
+        value = "" if driver.value is None else f"{driver.value:g}"
+        day = "" if driver.date is None else str(local_day(driver.date, timezone))
+        table.add_row(driver.label_en, value, driver.unit, day, f"{driver.contribution:+.3f}")
+    table.add_row("before anything is known", "", "", "", f"{score.base:+.3f}", style="dim")
+    say(
+        f"{who}: risk {score.probability:.1%}"
+        f" ({score.lower:.1%} to {score.upper:.1%}), {score.tier}; completeness {score.completeness};"
+        f" model {score.model_version}"
+    )
+    _show(table, synthetic=score.synthetic)
+
+
+def _show(table: Table, *, synthetic: bool) -> None:
+    if synthetic:
+        say(SYNTHETIC)
+    OUT.print(table)
+
+
+def _in_words(driver: Driver) -> str:
+    value = "" if driver.value is None else f" {driver.value:.3g} {driver.unit}".rstrip()
+    return f"{driver.label_en}{value} {driver.contribution:+.2f}"

@@ -1,0 +1,167 @@
+"""The command line as its users meet it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from weibing import app
+
+TARGETS = """
+[fall]
+index = { every = "1y" }
+age = [60, inf]
+"""
+
+MAPPING = """
+timezone = "Asia/Shanghai"
+
+[[table]]
+file = "*.csv"
+resident = "id"
+time = { column = "day" }
+value = [{ column = "sbp", code = "sbp", unit = "mmHg" }]
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a simulated county and a registry with a champion for falls."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "targets.toml").write_text(TARGETS, encoding="utf-8")
+    run("simulate", home / "county", "--residents", 2500, "--years", 4, "--seed", 2)
+    figures = ["--json", home / "figures.json", "--mlruns", home / "mlruns", "--targets", home / "targets.toml"]
+    run("train", home / "county", "fall", *figures)
+    return home
+
+
+def run(*arguments: object) -> str:
+    """Run a command in this process; return what it wrote to stdout."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def weibing(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does."""
+    command = [sys.executable, "-c", "import weibing; weibing.main()", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_simulate_says_what_it_made(tmp_path):
+    said = run("simulate", tmp_path / "county", "--residents", 300, "--years", 2)
+    assert said.startswith("300 residents, ")
+    assert "2023-01-01 to 2025-01-01" in said
+
+
+def test_ingest_prints_a_report_and_writes_it_as_json(tmp_path):
+    (tmp_path / "exams.csv").write_text("id,day,sbp\n7,2024-03-05,152\n7,2024-03-06,9999\n", encoding="utf-8")
+    (tmp_path / "county.toml").write_text(MAPPING, encoding="utf-8")
+    report = tmp_path / "report.json"
+    paths = [tmp_path / "exams.csv", tmp_path / "store", "--mapping", tmp_path / "county.toml"]
+    said = run("ingest", "table", *paths, "--json", report)
+    assert "values outside the plausible range" in said
+    assert json.loads(report.read_text(encoding="utf-8"))["events"]["written"] == 2
+
+
+def test_ingest_needs_a_source_and_a_store(tmp_path):
+    (tmp_path / "county.toml").write_text(MAPPING, encoding="utf-8")
+    done = weibing("ingest", "table", "only_one", "--mapping", "county.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Name one table or more, and last the store" in done.stderr
+
+
+def test_profile_writes_a_row_a_resident_and_the_same_hash_twice(home):
+    said = [run("profile", home / "county", "--at", "2023-01-01", "--out", home / "profiles.parquet") for _ in range(2)]
+    assert said[0] == said[1]
+    profiles = pl.read_parquet(home / "profiles.parquet")
+    assert len(profiles) == 2500
+    assert profiles["index_time"].unique().dt.strftime("%Y-%m-%dT%H:%M").to_list() == ["2022-12-31T16:00"]
+
+
+def test_cohort_says_who_is_left_out_and_why(home):
+    said = run("cohort", home / "county", "fall", "--out", home / "fall.parquet")
+    rows = pl.read_parquet(home / "fall.parquet")
+    assert f"{len(rows):,}  at risk" in said
+    assert "age not at least 65" in said
+
+
+def test_train_writes_its_figures_by_target(home):
+    figures = json.loads((home / "figures.json").read_text(encoding="utf-8"))
+    assert list(figures) == ["fall"]
+    assert figures["fall"]["events"] > 50
+    assert 0.5 < figures["fall"]["auroc"]["lower"] < figures["fall"]["auroc"]["estimate"] < 0.9
+    assert figures["fall"]["synthetic"] is True
+
+
+def test_train_shows_a_table_that_says_it_is_synthetic(home):
+    said = run("train", home / "county", "fall", "--mlruns", home / "shown", "--targets", home / "targets.toml")
+    assert "SYNTHETIC DATA" in said
+    assert "logistic regression" in said
+    assert "version 1, champion" in said
+
+
+def test_evaluate_measures_the_champion_on_a_store(home, tmp_path):
+    out = tmp_path / "figures.json"
+    said = run("evaluate", home / "county", "fall", "--mlruns", home / "mlruns", "--json", out)
+    assert said.startswith("auroc")
+    assert json.loads(out.read_text(encoding="utf-8"))["auroc"]["estimate"] > 0.5
+
+
+def test_score_explain_and_promote_use_the_registry(home):
+    at = ["--at", "2024-06-01", "--mlruns", home / "mlruns"]
+    said = run("score", home / "county", "--out", home / "scores.parquet", *at)
+    scores = pl.read_parquet(home / "scores.parquet")
+    assert said.startswith(f"{len(scores):,} scores")
+    top = scores.top_k(1, by="probability").row(0, named=True)
+    explained = run("explain", home / "county", "fall", "--resident", top["subject_id"], *at)
+    assert f"risk {top['probability']:.1%}" in explained
+    assert "before anything is known" in explained
+    assert run("promote", "fall", 1, "--mlruns", home / "mlruns") == "Version 1 of fall is the champion.\n"
+
+
+def test_a_resident_who_is_not_at_risk_gets_the_reason(home):
+    profiles = pl.read_parquet(home / "profiles.parquet") if (home / "profiles.parquet").exists() else None
+    if profiles is None:
+        run("profile", home / "county", "--at", "2023-01-01", "--out", home / "profiles.parquet")
+        profiles = pl.read_parquet(home / "profiles.parquet")
+    young = profiles.filter(pl.col("age").is_between(20, 30))["subject_id"][0]
+    said = run(
+        "explain", home / "county", "fall", "--resident", young, "--at", "2023-01-01", "--mlruns", home / "mlruns"
+    )
+    assert "age not at least 60" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["cohort", "nowhere", "fall", "--out", "x.parquet"], "There is no event store at nowhere."),
+        (["cohort", "county", "falls", "--out", "x.parquet"], 'There is no target "falls"'),
+        (["profile", "county", "--at", "yesterday", "--out", "x.parquet"], '"yesterday" is not a date.'),
+        (["score", "county", "--out", "x.parquet", "--mlruns", "empty"], "There is no champion in empty."),
+        (["explain", "county", "fall", "--resident", "999999", "--mlruns", "mlruns"], "There is no resident 999999"),
+    ],
+)
+def test_a_mistake_is_one_sentence_without_a_traceback_and_exit_code_1(home, arguments, sentence):
+    done = weibing(*arguments, cwd=home)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_every_command_has_an_example_in_its_help():
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert f"Example: weibing {name}" in " ".join(run(name, "--help").split()), name
+    assert "Example: weibing ingest table" in " ".join(run("ingest", "table", "--help").split())
+
+
+def test_help_answers_without_loading_the_models(tmp_path):
+    code = "import sys, weibing; print(sorted({'lightgbm', 'mlflow', 'bentoml', 'polars'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
