@@ -1,0 +1,1 @@
+"""Speed and accuracy, measured beside peers: ``python -m benchmarks.NAME``."""

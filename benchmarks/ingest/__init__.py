@@ -1,0 +1,1 @@
+"""A large CSV into the event store: time and peak memory."""
