@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.real import real_records
 from typer.testing import CliRunner
 
+from tests.real import real_records
 from weibing import app
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "olmsted"

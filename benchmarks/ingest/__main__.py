@@ -95,9 +95,8 @@ def main() -> None:
         size = (folder / "big.csv").stat().st_size
         figures = {"bytes": size, "rows": written, **take_in(folder)}
     print(f"{size / 1e9:.2f} GB, {written:,} rows, {figures['events']:,} events")
-    print(
-        f"{figures['seconds']:.0f} s, {written / figures['seconds']:,.0f} rows a second, peak {figures['peak_gib']:.2f} GiB"
-    )
+    rate = written / figures["seconds"]
+    print(f"{figures['seconds']:.0f} s, {rate:,.0f} rows a second, peak {figures['peak_gib']:.2f} GiB")
     if chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
