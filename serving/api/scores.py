@@ -1,0 +1,234 @@
+"""``POST /v1/score``: events in, scores and drivers out; nothing is kept."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
+from typing import Annotated, ParamSpec, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from features.times import microseconds
+from features.times import zone as zone_of
+from serving.api.calls import Call, Resident, read_call
+from serving.api.champions import Champions
+from serving.api.metrics import NOT_AT_RISK, SCORES
+from serving.api.problems import Fault, ProblemError, unavailable, unprocessable
+from serving.api.records import Record, UnusedValue, events_of, read_record, read_time
+from serving.drivers import EPOCH, Driver
+from serving.scoring import NotAtRisk, Score, Scorer
+from serving.settings import Settings
+from training.model import Completeness, Tier
+from training.targets import TARGETS
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A longer body is read beside the loop that answers the others, a shorter one at once.
+SHORT_BYTES = 64 * 2**10
+
+
+class DriverSaid(BaseModel):
+    """The contributions of one concept, summed."""
+
+    concept: str
+    label_en: str
+    label_zh: str
+    contribution: Annotated[float, Field(description="Its share of the log-odds.")]
+    value: Annotated[float | None, Field(description="The latest usable value before the index time.")]
+    unit: Annotated[str, Field(description="Of the value (UCUM).")]
+    date: Annotated[AwareDatetime | None, Field(description="When it was last recorded; null: never, or always true.")]
+    modifiable: Annotated[bool, Field(description="Whether something can be done about it.")]
+
+
+class ScoreSaid(BaseModel):
+    """A calibrated absolute risk: ``logit(probability) = base + contributions of the drivers + other``."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    target: str
+    horizon: Annotated[str, Field(description="How far the risk looks ahead of the index time.", examples=["4y"])]
+    probability: Annotated[float, Field(ge=0, le=1)]
+    lower: Annotated[float, Field(ge=0, le=1, description="The lowest that the models of the folds say.")]
+    upper: Annotated[float, Field(ge=0, le=1, description="The highest that the models of the folds say.")]
+    tier: Tier
+    drivers: Annotated[list[DriverSaid], Field(description="The greatest contribution first.")]
+    other: Annotated[float, Field(description="The sum of the contributions of all other concepts.")]
+    base: Annotated[float, Field(description="The log-odds before anything is known of a resident.")]
+    completeness: Annotated[
+        Completeness, Field(description="How much of what the model looks at is known of the resident.")
+    ]
+    model_version: str
+    synthetic: Annotated[bool, Field(description="Whether the model was trained on simulated records.")]
+
+
+class NotAtRiskSaid(BaseModel):
+    """Why there is no score for a target."""
+
+    target: str
+    reason: Annotated[str, Field(examples=["with hypertension"])]
+
+
+class ResidentSaid(BaseModel):
+    """The scores of one resident, and what was not used of the resident's events."""
+
+    id: str | int
+    index_time: AwareDatetime
+    scores: list[ScoreSaid]
+    not_at_risk: list[NotAtRiskSaid]
+    unknown_codes: Annotated[dict[str, int], Field(description="Codes that the vocabulary does not know, how often.")]
+    unused_values: list[UnusedValue]
+    ignored_events: Annotated[dict[str, int], Field(description="Events that were not looked at, by reason.")]
+
+
+class ScoreAnswer(BaseModel):
+    """The answer: a resident for each of the call, in its order."""
+
+    scored_at: AwareDatetime
+    residents: list[ResidentSaid]
+
+
+class Desk:
+    """Answers calls for scores."""
+
+    def __init__(self, champions: Champions, settings: Settings) -> None:
+        self.champions = champions
+        self.settings = settings
+        # One at a time: a call of many residents keeps all processors busy by itself.
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="many")
+
+    async def answer(self, body: bytes, content_type: str) -> Response:
+        """Answer a call, also where the answer is that it cannot be answered."""
+        try:
+            short = len(body) <= SHORT_BYTES
+            call = self._read(body, content_type) if short else await self._apart(self._read, body, content_type)
+            single = short and len(call.residents) == 1
+            content = self._content(call) if single else await self._apart(self._content, call)
+        except ProblemError as problem:
+            return problem.response()
+        return Response(content, media_type="application/json")
+
+    def close(self) -> None:
+        """Begin nothing more beside the loop."""
+        self._aside.shutdown(wait=False, cancel_futures=True)
+
+    async def _apart(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._aside, partial(work, *arguments, **named))
+
+    def _read(self, body: bytes, content_type: str) -> Call:
+        return read_call(body, content_type, self.settings)
+
+    def _content(self, call: Call) -> bytes:
+        """Score what a call holds."""
+        scorer, now = self.champions.scorer, datetime.now(UTC).replace(tzinfo=None)
+        if scorer is None:
+            raise unavailable(" ".join(self.champions.missing))
+        asked = Asked(call, scorer, now, self._targets(call, scorer), self.settings.timezone)
+        return json.dumps(asked.said(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+    def _targets(self, call: Call, scorer: Scorer) -> list[str]:
+        """Return what to predict; refuse what nobody knows, and what is known but not served now."""
+        served = list(scorer.questions)
+        asked = list(dict.fromkeys(served if call.targets is None else call.targets))
+        for number, target in enumerate(asked):
+            if target not in served and target in (*TARGETS, *self.settings.targets):
+                raise unavailable(f"No model of {target} is loaded.")
+            if target not in served:
+                known = f"this target is not served; those served are {', '.join(served)}"
+                raise unprocessable(Fault(("targets", number), known))
+        return asked
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call, and what answers it."""
+
+    call: Call
+    scorer: Scorer
+    now: datetime
+    targets: Sequence[str]
+    zone: str
+
+    def said(self) -> dict[str, object]:
+        """Return the answer, ready for JSON."""
+        index_times, records = self._index_times(), []
+        for number, (resident, index_time) in enumerate(zip(self.call.residents, index_times, strict=True)):
+            vocabulary = self.scorer.engine.vocabulary
+            records.append(read_record(resident, number, microseconds(index_time), vocabulary, self.zone))
+        answers = self._answers(index_times, records)
+        told = zip(self.call.residents, index_times, records, answers, strict=True)
+        return {"scored_at": _local(self.now, self.zone), "residents": [self._resident(*each) for each in told]}
+
+    def _index_times(self) -> list[datetime]:
+        return [
+            self.now
+            if resident.index_time is None
+            else EPOCH
+            + timedelta(microseconds=read_time(resident.index_time, self.zone, "residents", number, "index_time"))
+            for number, resident in enumerate(self.call.residents)
+        ]
+
+    def _answers(self, index_times: list[datetime], records: list[Record]) -> list[list[Score | NotAtRisk]]:
+        events, ids = events_of(records), [resident.id for resident in self.call.residents]
+        targets, most = self.targets, self.call.drivers
+        if len(ids) == 1:
+            return [self.scorer.one(events, ids[0], index_times[0], self.now, targets=targets, most=most)]
+        return self.scorer.many(events, ids, index_times, self.now, targets=targets, most=most)
+
+    def _resident(
+        self, resident: Resident, index_time: datetime, record: Record, answers: list[Score | NotAtRisk]
+    ) -> dict[str, object]:
+        """Say of one resident what the models say, and what was not used."""
+        count(answers)
+        return {
+            "id": resident.id,
+            "index_time": _local(index_time, self.zone),
+            "scores": [self._score(answer) for answer in answers if isinstance(answer, Score)],
+            "not_at_risk": [
+                {"target": answer.target, "reason": answer.reason}
+                for answer in answers
+                if isinstance(answer, NotAtRisk)
+            ],
+            "unknown_codes": dict(record.unknown_codes),
+            "unused_values": [unused.model_dump() for unused in record.unused_values],
+            "ignored_events": dict(record.ignored_events),
+        }
+
+    def _score(self, score: Score) -> dict[str, object]:
+        return {
+            "target": score.target,
+            "horizon": self.scorer.questions[score.target].model.card.target.horizon,
+            "probability": score.probability,
+            "lower": score.lower,
+            "upper": score.upper,
+            "tier": score.tier,
+            "drivers": [self._driver(driver) for driver in score.drivers],
+            "other": score.other,
+            "base": score.base,
+            "completeness": score.completeness,
+            "model_version": score.model_version,
+            "synthetic": score.synthetic,
+        }
+
+    def _driver(self, driver: Driver) -> dict[str, object]:
+        date = None if driver.date is None else _local(driver.date, self.zone)
+        return {**driver._asdict(), "date": date}
+
+
+def count(answers: list[Score | NotAtRisk]) -> None:
+    """Count answers for the operator."""
+    for answer in answers:
+        if isinstance(answer, Score):
+            SCORES.labels(answer.target, answer.tier, answer.model_version).inc()
+        else:
+            NOT_AT_RISK.labels(answer.target).inc()
+
+
+@lru_cache(maxsize=65_536)
+def _local(moment: datetime, zone: str) -> str:
+    """Return a UTC moment as ISO 8601 in a zone."""
+    return moment.replace(tzinfo=UTC).astimezone(zone_of(zone)).isoformat()

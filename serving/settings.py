@@ -1,0 +1,87 @@
+"""What an operator may set, by environment variables that begin with ``WEIBING_``."""
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from features.errors import WeibingError
+from features.times import zone
+
+PREFIX = "WEIBING_"
+
+
+class Settings(BaseSettings):
+    """Settings of the service.
+
+    Attributes
+    ----------
+    mlruns : folder of the MLflow registry
+    host, port : where to listen
+    workers : processes that answer; each holds the models
+    timezone : the zone of dates and times that come without one
+    targets : what to serve, with commas between; empty for every target that has a champion
+    most_bytes, most_residents, most_events : the largest call
+    most_at_once : calls that may be under way in a worker; more are turned away
+    receive_seconds, answer_seconds : how long a caller may take to send, and the service to answer
+    refresh_seconds : how often the registry is asked for other champions
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    mlruns: Path = Path("mlruns")
+    host: str = "127.0.0.1"
+    port: int = Field(default=3000, ge=1, le=65_535)
+    workers: int = Field(default=1, ge=1, le=256)
+    timezone: str = "Asia/Shanghai"
+    targets: Annotated[tuple[str, ...], NoDecode] = ()
+    most_bytes: int = Field(default=16 * 2**20, ge=1)
+    most_residents: int = Field(default=1_000, ge=1)
+    most_events: int = Field(default=100_000, ge=0)
+    most_at_once: int = Field(default=64, ge=1)
+    receive_seconds: float = Field(default=30.0, gt=0)
+    answer_seconds: float = Field(default=60.0, gt=0)
+    refresh_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        return str(ip_address("127.0.0.1" if host == "localhost" else host))
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _listed(cls, targets: object) -> object:
+        return tuple(filter(None, map(str.strip, targets.split(",")))) if isinstance(targets, str) else targets
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            return zone(name).key
+        except WeibingError as error:
+            raise ValueError(str(error)) from error
+
+    @classmethod
+    def from_environment(cls, **given: object) -> "Settings":
+        """Read the settings; what is given, and not None, goes before the environment.
+
+        Raises
+        ------
+        WeibingError
+            If a setting cannot be what it is set to; names it.
+        """
+        try:
+            return cls.model_validate({name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            faults = [f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+            raise WeibingError(f"The service cannot be set up so. {'; '.join(faults)}.".replace("..", ".")) from error
+
+    def export(self) -> None:
+        """Put the settings into the environment, for the processes that answer."""
+        absolute = self.model_copy(update={"mlruns": self.mlruns.absolute()})
+        for name, value in absolute.model_dump(mode="json").items():
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            os.environ[f"{PREFIX}{name.upper()}"] = text
