@@ -243,7 +243,8 @@ def _ordered(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _microseconds(time: pl.Series) -> NDArray[np.int64]:
-    return time.to_physical().fill_null(int(ALWAYS)).to_numpy()
+    # numpy's "not a time" is ALWAYS.
+    return time.to_numpy().view(np.int64)
 
 
 def _pairs(events: pl.DataFrame) -> tuple[Small, Pairs]:

@@ -148,9 +148,15 @@ class RiskModel:
         -------
         concepts, and their shares of the log-odds, shape (rows, concepts)
         """
-        concepts = sorted(set(self.card.concepts))
-        belongs = np.array([[of == concept for concept in concepts] for of in self.card.concepts], np.float64)
+        concepts, belongs = self._belonging
         return concepts, contributions @ belongs
+
+    @cached_property
+    def _belonging(self) -> tuple[list[str], Floats]:
+        """The concepts, and which feature belongs to which: shape (features, concepts), 0 or 1."""
+        concepts = sorted(set(self.card.concepts))
+        belongs = [[of == concept for concept in concepts] for of in self.card.concepts]
+        return concepts, np.array(belongs, np.float64)
 
     def with_version(self, version: str) -> "RiskModel":
         """Return the model under the version that a registry gave it."""
