@@ -29,7 +29,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 lock:  ## resolve the newest versions within pyproject.toml's ranges
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --upgrade \

@@ -25,6 +25,10 @@ app = typer.Typer(
 ingest = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(ingest, name="ingest", help="Take records into an event store.")
 
+vocabulary = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(vocabulary, name="vocabulary", help="What codes mean here.")
+
+
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an event store.")]
 TargetName = Annotated[str, typer.Argument(metavar="TARGET", help="Name of a target.")]
 TargetsFile = Annotated[Path | None, typer.Option("--targets", metavar="FILE.toml", help="Targets from a file.")]
@@ -116,10 +120,89 @@ def ingest_table(
     from features.sources.table import ingest_tables
     from serving import terminal
 
-    if len(paths) < 2:
-        raise typer.BadParameter("Name one table or more, and last the store.")
+    _require_source_and_store(paths)
     with terminal.Progress() as progress:
         found = ingest_tables(paths[:-1], paths[-1], mapping, progress=progress)
+    _result(found.text(), found.as_dict(), as_json)
+
+
+@ingest.command("fhir")
+def ingest_fhir_export(
+    paths: Annotated[list[Path], typer.Argument(metavar="SOURCE… STORE", help="Files or folders, and last the store.")],
+    timezone: Annotated[str, typer.Option(help="Zone of dates without one, and of the store.")] = "Asia/Shanghai",
+    key: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds a secret.")
+    ] = None,
+    as_json: Json = None,
+) -> None:
+    """Take in a FHIR R4 export (Bulk Data NDJSON, Bundles); see docs/fhir.md.
+
+    Example: `weibing ingest fhir export/ out/hospital --timezone Asia/Shanghai`
+    """
+    from features.sources.fhir import ingest_fhir
+    from serving import terminal
+
+    _require_source_and_store(paths)
+    with terminal.Progress() as progress:
+        found = ingest_fhir(paths[:-1], paths[-1], timezone=timezone, key=key, progress=progress)
+    _result(found.text(), found.as_dict(), as_json)
+
+
+@ingest.command("omop")
+def ingest_omop_data(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, zip file, or URL of a database.")],
+    store: Store,
+    timezone: Annotated[str, typer.Option(help="Zone of dates without one, and of the store.")] = "UTC",
+    schema: Annotated[str | None, typer.Option(help="Schema of the database.")] = None,
+    as_json: Json = None,
+) -> None:
+    """Take in an OMOP CDM 5.3 or 5.4 data set; see docs/omop.md.
+
+    Example: `weibing ingest omop cdm.zip out/research`
+    """
+    from features.sources.omop import ingest_omop
+    from serving import terminal
+
+    with terminal.Progress() as progress:
+        place = source if "://" in source else Path(source)
+        found = ingest_omop(place, store, timezone=timezone, schema=schema, progress=progress)
+    _result(found.text(), found.as_dict(), as_json)
+
+
+@ingest.command("meds")
+def ingest_meds_data(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of a MEDS data set.")],
+    store: Store,
+    timezone: Annotated[str | None, typer.Option(help="Zone of the store. Default: the source's, or UTC.")] = None,
+    as_json: Json = None,
+) -> None:
+    """Take in a MEDS data set; see docs/meds.md.
+
+    Example: `weibing ingest meds other_store out/store`
+    """
+    from features.sources.meds import ingest_meds
+    from serving import terminal
+
+    with terminal.Progress() as progress:
+        found = ingest_meds(source, store, timezone=timezone, progress=progress)
+    _result(found.text(), found.as_dict(), as_json)
+
+
+@vocabulary.command("check")
+def vocabulary_check(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A table with a column of codes, or a store.")],
+    column: Annotated[str, typer.Option(help="The column of codes.")] = "code",
+    system: Annotated[str | None, typer.Option(help="Their system, such as ICD10.")] = None,
+    count: Annotated[str | None, typer.Option(help="A column that says how often each occurs.")] = None,
+    as_json: Json = None,
+) -> None:
+    """Say which of a county's codes are known, by count; see docs/vocabulary.md.
+
+    Example: `weibing vocabulary check diagnoses.csv --column icd --system ICD10`
+    """
+    from features.coverage import check_codes
+
+    found = check_codes(source, column=column, system=system, count_column=count)
     _result(found.text(), found.as_dict(), as_json)
 
 
@@ -295,6 +378,11 @@ def serve(
     from serving.settings import Settings
 
     start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns))
+
+
+def _require_source_and_store(paths: list[Path]) -> None:
+    if len(paths) < 2:
+        raise typer.BadParameter("Name one source or more, and last the store.")
 
 
 def _now() -> datetime:

@@ -72,7 +72,7 @@ def test_ingest_needs_a_source_and_a_store(tmp_path):
     (tmp_path / "county.toml").write_text(MAPPING, encoding="utf-8")
     done = weibing("ingest", "table", "only_one", "--mapping", "county.toml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "Name one table or more, and last the store" in done.stderr
+    assert "Name one source or more, and last the store" in done.stderr
 
 
 def test_profile_writes_a_row_a_resident_and_the_same_hash_twice(home):
@@ -158,7 +158,8 @@ def test_every_command_has_an_example_in_its_help():
     for command in app.registered_commands:
         name = command.name or command.callback.__name__
         assert f"Example: weibing {name}" in " ".join(run(name, "--help").split()), name
-    assert "Example: weibing ingest table" in " ".join(run("ingest", "table", "--help").split())
+    for kind in ("table", "fhir", "omop", "meds"):
+        assert f"Example: weibing ingest {kind}" in " ".join(run("ingest", kind, "--help").split())
 
 
 def test_help_answers_without_loading_the_models(tmp_path):

@@ -45,6 +45,14 @@ class Fate(Enum):
 class Reason(Enum):
     """Why something did not go into the store, or not as it came."""
 
+    NOT_READ = "resources of a kind that is not read", Fate.LEFT_OUT
+    RETRACTED = "resources entered in error, or refuted", Fate.LEFT_OUT
+    NOT_DONE = "resources of what was not done, or not yet", Fate.LEFT_OUT
+    NO_SUBJECT = "resources that do not tell whose they are", Fate.LEFT_OUT
+    NOT_CODED = "resources without a code", Fate.LEFT_OUT
+    NO_TIME = "resources without a time", Fate.LEFT_OUT
+    SAYS_NOTHING = "resources without a value that can be used", Fate.LEFT_OUT
+    PART = "parts of resources that cannot be used", Fate.LEFT_OUT
     FILTERED = "rows that a filter leaves out", Fate.LEFT_OUT
     NO_RESIDENT = "rows without a resident", Fate.LEFT_OUT
     NOT_A_NUMBER = "cells that are not a number", Fate.LEFT_OUT
@@ -98,11 +106,14 @@ class Tally:
 class IngestReport:
     """What an ingest read, what it wrote, and why something did not go in.
 
-    `rows` counts the rows by table; `remarks` counts, by reason, the things (a column, a code, a concept) that it
-    was about.
+    `rows` counts the rows by table, or whatever else a source consists of and `rows_are` calls it; where each of them
+    becomes events or is left out as a whole, `rows_taken` counts the former. `remarks` counts, by reason, the things (a
+    column, a code, a concept) that it was about.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
+    rows_are: str = "rows"
+    rows_taken: int | None = None
     events_read: int = 0
     events_written: int = 0
     duplicates: int = 0
@@ -145,6 +156,7 @@ class IngestReport:
         """Return the report as JSON can hold it."""
         return {
             "rows": self.rows,
+            **({} if self.rows_taken is None else {"rows_taken": self.rows_taken}),
             "events": {"read": self.events_read, "written": self.events_written, "duplicates": self.duplicates},
             "residents": {"new": self.residents_new, "known": self.residents_known},
             "remarks": {reason.name.lower(): self._listed(reason) for reason in Reason if reason in self.remarks},
@@ -158,7 +170,8 @@ class IngestReport:
         """Return the report as a terminal shows it."""
         lines = [
             _Line("Read"),
-            *(_Line(f"  {table}", rows, "rows") for table, rows in self.rows.items()),
+            *(_Line(f"  {table}", rows, self.rows_are) for table, rows in self.rows.items()),
+            *([] if self.rows_taken is None else [_Line("  became events", self.rows_taken)]),
             _Line("Events"),
             _Line("  read", self.events_read),
             _Line("  written", self.events_written),

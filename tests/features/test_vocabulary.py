@@ -43,10 +43,10 @@ def rows_of(table: str) -> list[dict[str, str]]:
         ("ICD10//S72.00", {"fracture"}),
         ("ICD9//250.42", {"diabetes", "diabetic_kidney_disease"}),
         ("ICD9//E885.9", {"fall"}),
-        ("ATC//C09AA02", {"antihypertensive"}),
-        ("ATC//C03CA01", {"antihypertensive", "diuretic"}),
+        ("ATC//C09AA02", {"antihypertensive", "ace_inhibitor"}),
+        ("ATC//C03CA01", {"antihypertensive", "diuretic", "loop_diuretic"}),
         ("ATC//C10AA05", {"statin"}),
-        ("ATC//A10BA02", {"oral_glucose_lowering"}),
+        ("ATC//A10BA02", {"metformin", "oral_glucose_lowering"}),
         ("ATC//A10AB05", {"insulin"}),
     ],
 )
