@@ -96,7 +96,6 @@ class _DataSet:
     def events(self, timezone: str, report: IngestReport, progress: Callable[[str], None]) -> Iterator[pl.DataFrame]:
         """Yield the events, all of a resident at once, so that they can be held against the birth among them."""
         times_in = "UTC" if self.own else timezone
-        report.add_rows(meds.data_subdirectory, 0)
         splits = self.store.path / meds.subject_splits_filepath
         if splits.is_file():
             report.add_rows(f"{meds.subject_splits_filepath} (not taken in)", pq.read_metadata(splits).num_rows)
@@ -169,7 +168,7 @@ def _without_numbers_of_people(rows: pl.DataFrame, report: IngestReport) -> pl.D
 
 def _require_no_identity_numbers(residents: pl.Series, shard: Path) -> None:
     large = residents.filter(residents >= SMALLEST_IDENTITY_NUMBER).unique()
-    if len(large) and are_identity_numbers(large.cast(pl.String)):
+    if are_identity_numbers(large.cast(pl.String)):
         raise WeibingError(
             f"{shard}: the residents are identity numbers, which never enter the store. Hash them with a secret before "
             "you export them."

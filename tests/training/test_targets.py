@@ -130,11 +130,11 @@ def test_a_county_s_own_vocabulary_decides_which_concepts_there_are(written, tmp
     for name in ("concepts.csv", "codes.csv", "units.csv"):
         (tmp_path / name).write_bytes((BUILTIN / name).read_bytes())
     with (tmp_path / "concepts.csv").open("a", encoding="utf-8") as file:
-        file.write("gout,condition,gout,痛风,,,,0\n")
-    gout = written(KIDNEY.replace("diabetic_kidney_disease", "gout"))
-    assert read_targets(gout, Vocabulary.read(tmp_path))["kidney"].outcome == ("gout",)
-    with pytest.raises(WeibingError, match='no concept "gout"'):
-        read_targets(gout)
+        file.write("scurvy,condition,scurvy,坏血病,,,,0\n")
+    scurvy = written(KIDNEY.replace("diabetic_kidney_disease", "scurvy"))
+    assert read_targets(scurvy, Vocabulary.read(tmp_path))["kidney"].outcome == ("scurvy",)
+    with pytest.raises(WeibingError, match='no concept "scurvy"'):
+        read_targets(scurvy)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """What other resources refer to: the drugs of Medications, the questions and scores of Questionnaires."""
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from features.sources.fhir.coding import codes_of, segment, written
 from features.sources.fhir.elements import Element, element, elements, text
@@ -13,13 +16,23 @@ KINDS = ("Medication", "Questionnaire")
 _LOINC = re.compile(r"\d{4,6}-\d")
 
 
+class Question(NamedTuple):
+    """What is asked, as codes, and what the answers to it count."""
+
+    codes: tuple[str, ...]
+    scores: Mapping[str, float] = MappingProxyType({})
+
+    def score(self, answers: Iterable[str]) -> float | None:
+        """Return what an answer counts, which may be told by several codes, or None where that is not said."""
+        return next((self.scores[answer] for answer in answers if answer in self.scores), None)
+
+
 @dataclass(frozen=True)
 class Definitions:
-    """Codes of drugs by ``Medication/12``; codes of questions and scores of answers by the form's address."""
+    """Codes of drugs by ``Medication/12``; questions by the form's address and the linkId."""
 
     drugs: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    questions: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    scores: dict[tuple[str, str], float] = field(default_factory=dict)
+    questions: dict[tuple[str, str], Question] = field(default_factory=dict)
 
     def add(self, resource: Resource) -> None:
         """Remember what a resource defines."""
@@ -29,21 +42,20 @@ class Definitions:
             for form in {text(resource.content, "url"), f"Questionnaire/{resource.id}"} - {None}:
                 self._add_questions(resource.content, form or "")
 
-    def score(self, form: str | None, answers: tuple[str, ...]) -> float | None:
-        """Return what a form says that an answer counts."""
-        found = (self.scores.get(((form or "").partition("|")[0], answer)) for answer in answers)
-        return next((value for value in found if value is not None), None)
+    def question(self, form: str | None, link: str | None) -> Question:
+        """Return a question of a form, by its linkId.
+
+        The codes are what the Questionnaire says, or the LOINC code that the linkId is, or a local code of form and
+        linkId.
+        """
+        form, link = (form or "").partition("|")[0], link or ""
+        known = self.questions.get((form, link), Question(()))
+        return known if known.codes else known._replace(codes=_by_link(form, link))
 
     def _add_questions(self, part: Element, form: str) -> None:
         for item in elements(part, "item"):
             codes = codes_of([{"coding": item.get("code")}], "Questionnaire")
-            if codes:
-                self.questions[form, text(item, "linkId") or ""] = codes
-            for option in elements(item, "answerOption"):
-                coding = element(option, "valueCoding")
-                answer, counts = written(coding, "answer"), score(option, coding)
-                if answer and counts is not None:
-                    self.scores[form, answer] = counts
+            self.questions[form, text(item, "linkId") or ""] = Question(codes, dict(_scores(item)))
             self._add_questions(item, form)
 
 
@@ -53,14 +65,15 @@ def drug_codes(medication: Element) -> tuple[str, ...]:
     return codes_of([element(medication, "code")], "Medication") or codes_of(ingredients, "Medication")
 
 
-def question(form: str | None, link: str | None, definitions: Definitions) -> tuple[str, ...]:
-    """Return the codes of a question of a form, by its linkId.
+def _scores(item: Element) -> Iterator[tuple[str, float]]:
+    for option in elements(item, "answerOption"):
+        coding = element(option, "valueCoding")
+        answer, counts = written(coding, "answer"), score(option, coding)
+        if answer and counts is not None:
+            yield answer, counts
 
-    They are what the Questionnaire says, or the LOINC code that the linkId is, or a local code of form and linkId.
-    """
-    form, link = (form or "").partition("|")[0], link or ""
-    if known := definitions.questions.get((form, link)):
-        return known
+
+def _by_link(form: str, link: str) -> tuple[str, ...]:
     last = link.rpartition("/")[2]
     if _is_loinc(last):
         return (f"LOINC//{last}",)

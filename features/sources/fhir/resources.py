@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from features.sources.fhir.coding import codes_of, rows, written
-from features.sources.fhir.definitions import KINDS, Definitions, drug_codes, question
+from features.sources.fhir.definitions import KINDS, Definitions, Question, drug_codes
 from features.sources.fhir.elements import (
     FIRST_DAY,
     MIDDLE,
@@ -148,7 +148,7 @@ def _observation(resource: Resource, context: Context) -> Iterator[Event]:
     if not any(codes for _, codes in coded):
         raise LeftOutError(Reason.NOT_CODED, resource.kind, resource.place)
     for part, codes in coded:
-        yield from _said(part, codes, when, resource, context)
+        yield from _said(part, Question(codes), when, resource, context)
 
 
 def _coded(resource: Resource, context: Context) -> Iterator[Event]:
@@ -181,26 +181,24 @@ def _answers(resource: Resource, context: Context) -> Iterator[Event]:
     when = _time(resource, context)
     form = text(resource.content, "questionnaire")
     for item in _items(resource.content):
-        codes = question(form, text(item, "linkId"), context.definitions)
+        question = context.definitions.question(form, text(item, "linkId"))
         for answer in elements(item, "answer"):
-            yield from _said(answer, codes, when, resource, context)
+            yield from _said(answer, question, when, resource, context)
 
 
-def _said(
-    part: Element, codes: tuple[str, ...], when: datetime, resource: Resource, context: Context
-) -> Iterator[Event]:
+def _said(part: Element, question: Question, when: datetime, resource: Resource, context: Context) -> Iterator[Event]:
     """Yield an event for each code that a part says something about."""
     told = list(given(part))
-    if told and not codes:
+    if told and not question.codes:
         context.part(resource, "a value without a code")
     if told:
         for value in _taken(told, resource, context):
-            for code in codes:
-                yield from _measured(code, value, when, resource, context)
+            for code in question.codes:
+                yield from _measured(code, value, question.score(value.answers), when, resource, context)
     elif part is not resource.content:
         context.part(resource, "a part without a value")
     elif not any(name in part for name in ("dataAbsentReason", "component", "hasMember")):
-        yield from (Event(code, when) for code in codes if is_a_fact(code))
+        yield from (Event(code, when) for code in question.codes if is_a_fact(code))
 
 
 def _taken(told: list[tuple[str, Value | None]], resource: Resource, context: Context) -> Iterator[Value]:
@@ -216,13 +214,12 @@ def _taken(told: list[tuple[str, Value | None]], resource: Resource, context: Co
         yield value
 
 
-def _measured(code: str, value: Value, when: datetime, resource: Resource, context: Context) -> Iterator[Event]:
+def _measured(
+    code: str, value: Value, score: float | None, when: datetime, resource: Resource, context: Context
+) -> Iterator[Event]:
     """Yield an event of a code with a value; none where it says that something is not so."""
-    number = value.number
-    if number is None:
-        number = context.definitions.score(text(resource.content, "questionnaire"), value.answers)
-    if number is None:
-        number = worth(value.answers, code)
+    numbers = (value.number, score, worth(value.answers, code))
+    number = next((it for it in numbers if it is not None), None)
     if is_a_fact(code) and not (number or 0) > 0:
         context.part(resource, f"answers other than yes to {code}")
     else:

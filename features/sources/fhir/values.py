@@ -1,7 +1,7 @@
 """What an Observation or an answer says: a number with its unit, a coded answer, or a word."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -51,8 +51,10 @@ def score(*holders: Element) -> float | None:
     return None
 
 
-def worth(answers: Iterable[str], code: str) -> float | None:
+def worth(answers: tuple[str, ...], code: str) -> float | None:
     """Return the number for which a coded answer to a code stands, or None where it stands for none."""
+    if not answers:
+        return None
     concepts = [*(meaning.concept for meaning in builtin().meanings(code)), ""]
     told = (_answers().get((answer, concept)) for answer in answers for concept in concepts)
     return next((value for value in told if value is not None), None)

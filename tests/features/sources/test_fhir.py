@@ -269,22 +269,24 @@ def test_a_drug_that_is_still_taken_is_active_when_that_is_said(take, county):
 
 def test_a_questionnaire_gives_its_questions_codes_and_its_answers_numbers(take, county):
     often = {"system": LAB, "code": "often"}
-    options = [{"valueCoding": often, "extension": [{"url": ORDINAL, "valueDecimal": 3}]}]
-    question = {"linkId": "1.1", "code": [{"system": LOINC, "code": "44250-9"}], "answerOption": options}
+
+    def question(link, loinc, counts):
+        option = {"valueCoding": often, "extension": [{"url": ORDINAL, "valueDecimal": counts}]}
+        return {"linkId": link, "code": [{"system": LOINC, "code": loinc}], "answerOption": [option]}
+
+    answered = [{"linkId": link, "answer": [{"valueCoding": often}]} for link in ("1.1", "1.2")]
     take(
-        form(
-            {"linkId": "1", "item": [{"linkId": "1.1", "answer": [{"valueCoding": often}]}]},
-            questionnaire="http://clinic.example/Questionnaire/phq|1.0",
-        ),
+        form({"linkId": "1", "item": answered}, questionnaire="http://clinic.example/Questionnaire/phq|1.0"),
         {
             "resourceType": "Questionnaire",
             "url": "http://clinic.example/Questionnaire/phq",
-            "item": [{"linkId": "1", "item": [question]}],
+            "item": [{"linkId": "1", "item": [question("1.1", "44250-9", 3), question("1.2", "44255-8", 0)]}],
         },
     )
     county.is_drawn(f"""
         resident | time       | code           | value | text
         7        | {DAY} | LOINC//44250-9 | 3     | LOCAL//lab-items/often
+        7        | {DAY} | LOINC//44255-8 | 0     | LOCAL//lab-items/often
     """)
 
 

@@ -272,6 +272,22 @@ def test_the_same_store_twice_adds_nothing(county, tmp_path):
     assert again.duplicates == first.events_written
 
 
+@pytest.mark.parametrize("lines", [1, 2])
+def test_killed_and_repeated_the_store_is_as_if_undisturbed(county, tmp_path, lines):
+    told_so_far = []
+
+    def killed(line: str) -> None:
+        told_so_far.append(line)
+        if len(told_so_far) == lines:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest_meds(county, tmp_path / "store", progress=killed)
+    assert not (tmp_path / "store").exists()
+    ingest_meds(county, tmp_path / "store")
+    assert told(tmp_path / "store").equals(told(county))
+
+
 def test_what_others_wrote_comes_back_equal_after_a_second_ingest(tmp_path):
     folder = data_set(tmp_path / "theirs", drawn(SMALL).append_column("visit_id", pa.array([1, 2, 3])))
     ingest_meds(folder, tmp_path / "one", timezone="Asia/Shanghai", today=TODAY)

@@ -437,6 +437,26 @@ def test_the_same_source_twice_adds_nothing(cdm):
     assert cdm.events().equals(before)
 
 
+@pytest.mark.parametrize("lines", [1, 2, 3, 4])
+def test_killed_and_repeated_the_store_is_as_if_undisturbed(cdm, lines):
+    cdm.table("death", "person_id | death_date\n7 | 2024-01-02")
+    cdm.ingest()
+    before = cdm.events()
+    cdm.table("person", "person_id | gender_concept_id | year_of_birth\n7 | 8532 | 1950\n8 | 8507 | 1960")
+    cdm.table("condition_occurrence", CONDITION)
+    told_so_far = []
+
+    def killed(line: str) -> None:
+        told_so_far.append(line)
+        if len(told_so_far) == lines:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cdm.ingest(progress=killed)
+    assert cdm.events().equals(before)
+    assert cdm.ingest().events_written == 5
+
+
 def test_a_later_extract_of_some_tables_is_added_to_the_residents_known(cdm):
     cdm.table("person", "person_id | gender_concept_id | year_of_birth\n7 | 8532 | 1950")
     cdm.ingest()
