@@ -45,18 +45,18 @@ def affirmative() -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Concepts:
-    """Codes of concepts, each as a frame of `concept_id` and `code`; and the units (UCUM) that concepts name.
+    """What concepts are written as: frames of `concept_id` and `code`; and the units (UCUM) that concepts name.
 
-    `known` are concepts that our vocabulary knows, `same` those whose code in another system it knows, `substances` the
-    ATC codes next above drugs, `general` the known concepts next above others. `answered` are the codes it knows of a
-    question with its answer.
+    `known` are concepts that our vocabulary knows, `same` those whose code in another system it knows, `answered` the
+    codes it knows of a question with its answer. `general` are the ATC codes and the known concepts that stand for
+    those below them, each with its `meaning`; `above` has which of them lie above what, and by how many levels.
     """
 
     known: pl.DataFrame
-    answered: list[str]
     same: pl.DataFrame
-    substances: pl.DataFrame
+    answered: list[str]
     general: pl.DataFrame
+    above: pl.DataFrame
     units: dict[int, str]
 
     @classmethod
@@ -66,15 +66,13 @@ class Concepts:
         told = _told(source, [*systems, UCUM])
         within = [code.removeprefix(OMOP) for code in vocabulary.codes if code.startswith(OMOP)]
         known = _coded([int(code) for code in within if code.isdecimal()])
-        atc = told.filter(vocabulary_id=ATC, concept_class_id=SUBSTANCE)
-        substances = atc.select("concept_id", code=f"{ATC}//" + pl.col("concept_code"))
-        above = _above(source, pl.concat([known, substances])["concept_id"].unique().to_list())
+        general = pl.concat([_facts(known, vocabulary), _substances(told)])
         return cls(
             known,
-            answered=[OMOP + code for code in within if not code.isdecimal()],
             same=_same(told, systems, vocabulary),
-            substances=_nearest(above, substances.with_columns(meaning=pl.lit(ATC))),
-            general=_nearest(above, _facts(known, vocabulary)),
+            answered=[OMOP + code for code in within if not code.isdecimal()],
+            general=general,
+            above=_above(source, general["concept_id"].unique().to_list()),
             units=_units(told.filter(vocabulary_id=UCUM)),
         )
 
@@ -100,11 +98,22 @@ class Concepts:
         kinds = [
             asked.with_columns(code=_own_code(local=False)).filter(pl.col("code").is_in(self.answered)),
             *(_joined(facts, key, codes) for key in (STANDARD, OF_SOURCE) for codes in (self.known, self.same)),
-            _joined(facts, STANDARD, self.substances),
-            *([_joined(facts, STANDARD, self.general)] if by_ancestor else []),
+            *(_joined(facts, STANDARD, codes) for codes in (self._next_above(facts[STANDARD]) if by_ancestor else ())),
         ]
         ranked = pl.concat([kind.with_columns(rank=pl.lit(rank)) for rank, kind in enumerate(kinds)])
         return ranked.filter(pl.col("rank") == pl.col("rank").min().over(KEYS)).drop("rank")
+
+    def _next_above(self, concepts: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the codes next above concepts, of each meaning: those of ATC, and the others."""
+        levels = pl.col("levels")
+        nearest = (
+            self.above.filter(pl.col("concept_id").is_in(concepts.unique().to_list()))
+            .cast({"concept_id": pl.Int64, "above": pl.Int64})
+            .join(self.general, left_on="above", right_on="concept_id")
+            .filter(levels == levels.min().over("concept_id", "meaning"))
+        )
+        codes = nearest.select("concept_id", "code", of_atc=pl.col("meaning") == ATC).unique()
+        return codes.filter("of_atc"), codes.filter(~pl.col("of_atc"))
 
 
 def _own_code(*, local: bool = True) -> pl.Expr:
@@ -158,26 +167,27 @@ def _facts(known: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
     return pl.DataFrame(rows, {**known.schema, "meaning": pl.String}, orient="row")
 
 
+def _substances(told: pl.DataFrame) -> pl.DataFrame:
+    """Return the ATC codes of substances, all of one meaning: that they are the drug's."""
+    atc = told.filter(vocabulary_id=ATC, concept_class_id=SUBSTANCE)
+    return atc.select("concept_id", code=f"{ATC}//" + pl.col("concept_code"), meaning=pl.lit(ATC))
+
+
 def _above(source: Source, concepts: list[int]) -> pl.DataFrame:
-    """Return what lies below some concepts, and how many levels."""
-    columns = ["ancestor_concept_id", "descendant_concept_id", "min_levels_of_separation"]
-    parts = [pl.DataFrame(schema=dict.fromkeys(columns, pl.Int64))]
-    if CONCEPT_ANCESTOR in source.tables() and concepts:
-        batches = source.batches(CONCEPT_ANCESTOR, columns, Only(columns[0], concepts))
-        wanted = pl.col(columns[0]).is_in(concepts)
-        parts += [batch.with_columns(pl.all().cast(pl.Int64)).filter(wanted) for batch in batches]
-    return pl.concat(parts)
-
-
-def _nearest(above: pl.DataFrame, meanings: pl.DataFrame) -> pl.DataFrame:
-    """Return, for every concept below others that have a meaning, the codes next above it of each meaning."""
-    levels = pl.col("min_levels_of_separation")
-    return (
-        above.join(meanings, left_on="ancestor_concept_id", right_on="concept_id")
-        .filter(levels == levels.min().over("descendant_concept_id", "meaning"))
-        .select("code", concept_id="descendant_concept_id")
-        .unique()
-    )
+    """Return what lies below some concepts, in as few bytes as will do: there are millions of drugs."""
+    columns = {
+        "descendant_concept_id": ("concept_id", pl.UInt32()),
+        "ancestor_concept_id": ("above", pl.UInt32()),
+        "min_levels_of_separation": ("levels", pl.UInt8()),
+    }
+    parts = [pl.DataFrame(schema=dict(columns.values()))]
+    if CONCEPT_ANCESTOR in source.tables():
+        for batch in source.batches(CONCEPT_ANCESTOR, list(columns), Only("ancestor_concept_id", concepts)):
+            cells = batch.select(
+                pl.col(told).cast(kind, strict=False).alias(name) for told, (name, kind) in columns.items()
+            )
+            parts.append(cells.filter(pl.col("above").is_in(concepts)).drop_nulls())
+    return pl.concat(parts, rechunk=True)
 
 
 def _units(told: pl.DataFrame) -> dict[int, str]:

@@ -24,8 +24,8 @@ import pyarrow.parquet
 from features.errors import WeibingError
 from features.sources.omop.tables import NEEDED, NOT_TAKEN
 
-# A block of this size makes a batch of some hundred thousand rows: large enough to be fast, small enough for 2 GiB.
-BLOCK_BYTES = 16 << 20
+# A block of this size makes a batch of some ten thousand rows. Arrow keeps a dozen of them in memory.
+BLOCK_BYTES = 4 << 20
 ROWS_PER_BATCH = 200_000
 
 TABLES = frozenset((*NEEDED, *NOT_TAKEN))
