@@ -20,12 +20,13 @@ from typing import cast
 import polars as pl
 from meds import schema as meds
 
-from features.engine import KEYS, Engine, Translator
+from features.engine import KEYS, Engine
 from features.errors import WeibingError
 from features.events import EventStore
 from features.measures import age, ever, latest
 from features.profile import Profile
 from features.times import DAY, instant, length, zone
+from features.translation import Translator
 from features.vocabulary import Vocabulary, builtin
 
 

@@ -1,9 +1,6 @@
 """One compiled pass over sorted events fills every look-back.
 
-Two steps, both plain loops over arrays:
-
-:func:`translate` turns coded events into (concept, canonical value), leaves out what cannot be used, and adds the
-values derived from them. :func:`fill` then walks each resident's events once for each index time. For every slot, that
+:func:`fill` walks each resident's usable events (see `translation.py`) once for each index time. For every slot, that
 is a (concept, look-back), it keeps the few running numbers named below, from which each feature is one formula.
 
 Times are microseconds since 1970 (UTC); ``ALWAYS`` marks a fact without a time. Events are sorted by resident and time.
@@ -16,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import compiled, compiled_parallel
-from features.derived import body_mass_index, egfr_ckd_epi_2021
 from features.measures import Measure
 from features.times import DAY, YEAR
 
@@ -40,40 +36,6 @@ LATEST, MEAN, MIN, MAX, STANDARD_DEVIATION, SLOPE, COUNT, EVER, ACTIVE, SINCE, S
 
 # Residents are handed out in chunks, so that each thread reuses its running numbers.
 CHUNKS = 256
-
-# The equation was developed in adults.
-ADULT = 18.0
-
-
-class Coded(NamedTuple):
-    """Events as they were recorded; all of shape (events,), sorted by resident and time.
-
-    `resident` is the position of the event's resident, `pair` says which (code, unit) pair it bears, `time` is in
-    microseconds or ``ALWAYS``, `number` is NaN where none was recorded.
-    """
-
-    resident: Ints
-    pair: Small
-    time: Ints
-    number: Singles
-
-
-class Meanings(NamedTuple):
-    """What each (code, unit) pair stands for.
-
-    `starts`, shape (pairs + 1,), says where the meanings of each pair begin in `concept`, shape (meanings,), and
-    `numbers`, shape (meanings, 3): factor, offset and, where the code itself says it, the value (else NaN). `bounds`,
-    shape (concepts, 3), holds the lowest and highest plausible value, and whether the concept is a number. `sources`
-    are the concepts age (dated at birth), female, height, creatinine and weight, `targets` the derived concepts eGFR
-    and body mass index; -1 where not wanted.
-    """
-
-    starts: Small
-    concept: Small
-    numbers: Floats
-    bounds: Floats
-    sources: Small
-    targets: Small
 
 
 class Known(NamedTuple):
@@ -105,77 +67,6 @@ class Plan(NamedTuple):
     measure: Small
     slot: Small
     at_least: Small
-
-
-@compiled
-def _usable(value: float, bounds: Floats) -> bool:
-    """Whether an event says something: a number within its plausible range, or no number where none is needed."""
-    if np.isnan(value):
-        return bool(bounds[2] == 0.0)
-    return bool(bounds[0] <= value <= bounds[1])
-
-
-@compiled
-def _canonical(number: float, numbers: Floats) -> float:
-    """The value in the canonical unit, at the precision in which values are stored."""
-    factor, offset, said = numbers[0], numbers[1], numbers[2]
-    return float(np.float32(number * factor + offset if np.isnan(said) else said))
-
-
-@compiled
-def _derive(meanings: Meanings, concept: int, value: float, time: int, known: Floats) -> tuple[int, float]:
-    """Remember what later values need, and compute what this one allows.
-
-    `known` holds the latest time of birth, sex and height. Returns the derived concept, or -1, and its value.
-    """
-    sources, targets = meanings.sources, meanings.targets
-    if concept == sources[0] and time != ALWAYS:
-        known[0] = float(time)
-    elif concept == sources[1]:
-        known[1] = value
-    elif concept == sources[2]:
-        known[2] = value
-    elif concept == sources[3] and targets[0] >= 0:
-        age = (time - known[0]) / YEAR
-        if age >= ADULT and not np.isnan(known[1]):
-            return int(targets[0]), egfr_ckd_epi_2021(value, age, known[1])
-    elif concept == sources[4] and targets[1] >= 0 and not np.isnan(known[2]):
-        return int(targets[1]), body_mass_index(value, known[2])
-    return -1, np.nan
-
-
-@compiled
-def translate(coded: Coded, meanings: Meanings) -> tuple[Ints, Small, Ints, Singles]:
-    """Turn coded events into usable events of concepts, in the same order.
-
-    Returns
-    -------
-    resident, concept, time, value : shape (events of concepts,)
-    """
-    room = 0
-    for event in range(len(coded.pair)):
-        room += meanings.starts[coded.pair[event] + 1] - meanings.starts[coded.pair[event]]
-    who, what = np.empty(2 * room, np.int64), np.empty(2 * room, np.int32)
-    when, worth = np.empty(2 * room, np.int64), np.empty(2 * room, np.float32)
-    known = np.full(3, np.nan)
-    filled, previous = 0, np.int64(-1)
-    for event in range(len(coded.pair)):
-        if coded.resident[event] != previous:
-            previous = coded.resident[event]
-            known[:] = np.nan
-        time = coded.time[event]
-        for meaning in range(meanings.starts[coded.pair[event]], meanings.starts[coded.pair[event] + 1]):
-            concept = meanings.concept[meaning]
-            value = _canonical(coded.number[event], meanings.numbers[meaning])
-            if not _usable(value, meanings.bounds[concept]):
-                continue
-            who[filled], what[filled], when[filled], worth[filled] = previous, concept, time, value
-            filled += 1
-            derived, result = _derive(meanings, concept, value, time, known)
-            if derived >= 0 and _usable(result, meanings.bounds[derived]):
-                who[filled], what[filled], when[filled], worth[filled] = previous, derived, time, result
-                filled += 1
-    return who[:filled].copy(), what[:filled].copy(), when[:filled].copy(), worth[:filled].copy()
 
 
 @compiled

@@ -18,12 +18,13 @@ import polars as pl
 import pyarrow.parquet as pq
 from meds import schema as meds
 
-from features.engine import Engine, Translator
+from features.engine import Engine
 from features.errors import WeibingError
 from features.events import EventStore, normalised
 from features.kernel import Known
 from features.profile import Profile
 from features.times import microseconds
+from features.translation import Translator
 from serving.drivers import COLUMN, Driver, Ints, Singles, driver_column, drivers_of, latest, rest, strongest
 from serving.questions import Question, Rows, Subject, rule_features
 from training.model import TIERS, Completeness, RiskModel, Tier, grade

@@ -181,7 +181,17 @@ def test_a_concept_s_name_can_be_part_of_a_column_s_name():
 
 def test_every_kind_is_a_known_one():
     kinds = {concept.kind for concept in builtin().concepts.values()}
-    assert kinds == {"static", "finding", "measurement", "condition", "event", "contact", "drug"}
+    assert kinds == {
+        "static",
+        "place",
+        "finding",
+        "measurement",
+        "condition",
+        "event",
+        "contact",
+        "drug",
+        "phenotype",
+    }
 
 
 def test_the_plausible_range_rises_and_every_number_has_one():
