@@ -8,7 +8,7 @@ import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from features.events import EventStore
+    from features.sources.table.identities import Who
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -37,6 +38,14 @@ At = Annotated[str | None, typer.Option("--at", metavar="DATE", help="Index time
 Parquet = Annotated[Path, typer.Option("--out", metavar="FILE.parquet", help="Where to write.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON; - for stdout.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Key = Annotated[
+    str | None,
+    typer.Option(metavar="VARIABLE|@FILE", help="Hash ids with the secret in this environment variable, or file."),
+]
+Crosswalk = Annotated[
+    Path | None, typer.Option(metavar="FILE.csv", help="Who ids are: columns source, source_id, resident.")
+]
+Source = Annotated[str | None, typer.Option(metavar="NAME", help="The system that the records come from.")]
 
 DEMO = Path("out", "demo")
 
@@ -73,9 +82,8 @@ def demo(
         for each in trained:
             progress(f"{each.model.card.target.name}: keeping the run in {registry.folder.name}")
             registry.log(each)
-        frames = score_store(
-            store, county.end - timedelta(days=1), registry.champions(), Engine(), _now(), progress=progress
-        )
+        last, engine = county.end - timedelta(days=1), Engine.of_store(store)
+        frames = score_store(store, last, registry.champions(), engine, _now(), progress=progress)
         write_scores(DEMO / "scores.parquet", frames)
     terminal.say(f"\nThe models, trained on {county.residents:,} simulated residents and {county.events:,} events")
     terminal.show_models(trained)
@@ -91,26 +99,35 @@ def simulate(
     residents: Annotated[int, typer.Option(min=1, help="How many residents.")] = 20_000,
     years: Annotated[int, typer.Option(min=1, help="How many years of records.")] = 8,
     seed: Seed = 0,
+    as_json: Json = None,
 ) -> None:
-    """Make a synthetic county, with the true risks beside it in `truth.parquet`.
+    """Make a synthetic county, with what is true of it beside it, and print its rates beside the published ones.
 
-    Example: `weibing simulate out/county --residents 20000 --years 8 --seed 0`
+    See docs/county.md. Example: `weibing simulate out/county --residents 20000 --years 8 --seed 0`
     """
     from features.sources.county import ZONE
     from features.sources.county import simulate as simulate_county
+    from features.sources.county.comparison import compare, summary, table
     from features.times import local_day
     from serving import terminal
 
     with terminal.Progress() as progress:
         county = simulate_county(store, residents=residents, years=years, seed=seed, progress=progress)
+        progress("comparing with published rates")
+        found = compare(store)
     start, end = (local_day(when, ZONE) for when in (county.start, county.end))
-    terminal.say(f"{county.residents:,} residents, {county.events:,} events, {start} to {end}")
+    made = f"{county.residents:,} residents, {county.events:,} events, {start} to {end}"
+    counts = {"residents": county.residents, "events": county.events, "start": str(start), "end": str(end)}
+    _result(f"{made}\n\n{table(found)}", {**counts, **summary(found)}, as_json)
 
 
 @ingest.command("table")
 def ingest_table(
     paths: Annotated[list[Path], typer.Argument(metavar="SOURCE… STORE", help="Tables, and last the store.")],
     mapping: Annotated[Path, typer.Option(metavar="FILE.toml", help="How the tables become events.")],
+    source: Source = None,
+    crosswalk: Crosswalk = None,
+    key: Key = None,
     as_json: Json = None,
 ) -> None:
     """Take in tables (CSV, Excel, Parquet) as a mapping file says; see docs/records.md.
@@ -122,7 +139,8 @@ def ingest_table(
 
     _require_source_and_store(paths)
     with terminal.Progress() as progress:
-        found = ingest_tables(paths[:-1], paths[-1], mapping, progress=progress)
+        who = _who(source, crosswalk, key)
+        found = ingest_tables(paths[:-1], paths[-1], mapping, who=who, progress=progress)
     _result(found.text(), found.as_dict(), as_json)
 
 
@@ -130,9 +148,12 @@ def ingest_table(
 def ingest_fhir_export(
     paths: Annotated[list[Path], typer.Argument(metavar="SOURCE… STORE", help="Files or folders, and last the store.")],
     timezone: Annotated[str, typer.Option(help="Zone of dates without one, and of the store.")] = "Asia/Shanghai",
-    key: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds a secret.")
+    identifier: Annotated[
+        str | None, typer.Option(metavar="SYSTEM", help="A Patient is who the identifier of this system says.")
     ] = None,
+    source: Source = None,
+    crosswalk: Crosswalk = None,
+    key: Key = None,
     as_json: Json = None,
 ) -> None:
     """Take in a FHIR R4 export (Bulk Data NDJSON, Bundles); see docs/fhir.md.
@@ -144,7 +165,8 @@ def ingest_fhir_export(
 
     _require_source_and_store(paths)
     with terminal.Progress() as progress:
-        found = ingest_fhir(paths[:-1], paths[-1], timezone=timezone, key=key, progress=progress)
+        who = _who(source, crosswalk, key, identifier)
+        found = ingest_fhir(paths[:-1], paths[-1], timezone=timezone, who=who, progress=progress)
     _result(found.text(), found.as_dict(), as_json)
 
 
@@ -154,6 +176,11 @@ def ingest_omop_data(
     store: Store,
     timezone: Annotated[str, typer.Option(help="Zone of dates without one, and of the store.")] = "UTC",
     schema: Annotated[str | None, typer.Option(help="Schema of the database.")] = None,
+    source_name: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="The system that the records come from.")
+    ] = None,
+    crosswalk: Crosswalk = None,
+    key: Key = None,
     as_json: Json = None,
 ) -> None:
     """Take in an OMOP CDM 5.3 or 5.4 data set; see docs/omop.md.
@@ -165,7 +192,8 @@ def ingest_omop_data(
 
     with terminal.Progress() as progress:
         place = source if "://" in source else Path(source)
-        found = ingest_omop(place, store, timezone=timezone, schema=schema, progress=progress)
+        who = _who(source_name, crosswalk, key)
+        found = ingest_omop(place, store, timezone=timezone, schema=schema, who=who, progress=progress)
     _result(found.text(), found.as_dict(), as_json)
 
 
@@ -174,6 +202,11 @@ def ingest_meds_data(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of a MEDS data set.")],
     store: Store,
     timezone: Annotated[str | None, typer.Option(help="Zone of the store. Default: the source's, or UTC.")] = None,
+    source_name: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="The system that the records come from.")
+    ] = None,
+    crosswalk: Crosswalk = None,
+    key: Key = None,
     as_json: Json = None,
 ) -> None:
     """Take in a MEDS data set; see docs/meds.md.
@@ -184,7 +217,8 @@ def ingest_meds_data(
     from serving import terminal
 
     with terminal.Progress() as progress:
-        found = ingest_meds(source, store, timezone=timezone, progress=progress)
+        who = _who(source_name, crosswalk, key)
+        found = ingest_meds(source, store, timezone=timezone, who=who, progress=progress)
     _result(found.text(), found.as_dict(), as_json)
 
 
@@ -193,7 +227,10 @@ def vocabulary_check(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A table with a column of codes, or a store.")],
     column: Annotated[str, typer.Option(help="The column of codes.")] = "code",
     system: Annotated[str | None, typer.Option(help="Their system, such as ICD10.")] = None,
+    system_column: Annotated[str | None, typer.Option(help="A column with the system of each code.")] = None,
     count: Annotated[str | None, typer.Option(help="A column that says how often each occurs.")] = None,
+    separator: Annotated[str | None, typer.Option(help="What stands between several codes of a cell.")] = None,
+    encoding: Annotated[str, typer.Option(help="utf-8 or gb18030.")] = "utf-8",
     as_json: Json = None,
 ) -> None:
     """Say which of a county's codes are known, by count; see docs/vocabulary.md.
@@ -202,8 +239,46 @@ def vocabulary_check(
     """
     from features.coverage import check_codes
 
-    found = check_codes(source, column=column, system=system, count_column=count)
+    found = check_codes(
+        source,
+        column=column,
+        system=system,
+        system_column=system_column,
+        count_column=count,
+        separator=separator,
+        encoding=encoding,
+    )
     _result(found.text(), found.as_dict(), as_json)
+
+
+@app.command()
+def quality(
+    store: Store,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as a page with charts.")] = None,
+    as_json: Json = None,
+    targets: TargetsFile = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="DATE", help="Look at records before this day. Default: at all.")
+    ] = None,
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the report.")] = "en",
+) -> None:
+    """Say what is wrong with the records, the worst first; see docs/quality.md.
+
+    Example: `weibing quality out/county --html quality.html --language zh`
+    """
+    from features.events import EventStore
+    from features.quality import check
+    from serving import terminal
+    from training.targets import read_targets
+
+    with terminal.Progress() as progress:
+        declared = tuple(read_targets(targets).values())
+        found = check(EventStore.open(store), declared, at=at, progress=progress)
+        if html is not None:
+            from features.quality.page import page
+
+            _write_text(page(found, language), html)
+    _result(found.text(language), found.as_dict(language), as_json)
 
 
 @app.command()
@@ -221,7 +296,7 @@ def profile(store: Store, at: Annotated[str, typer.Option("--at", metavar="DATE"
 
     opened = EventStore.open(store)
     index = pl.DataFrame({"subject_id": opened.residents(), "index_time": instant(at, opened.timezone)})
-    filled = profile_store(opened, index, Engine())
+    filled = profile_store(opened, index, Engine.of_store(opened))
     _write_parquet(filled, out)
     terminal.say(f"{len(filled):,} profiles, hash {fingerprint(filled)}")
 
@@ -239,6 +314,7 @@ def cohort(store: Store, target: TargetName, out: Parquet, targets: TargetsFile 
 
     found = find_cohort(EventStore.open(store), target_named(target, targets))
     _write_parquet(found.rows, out)
+    terminal.say_outcome(found.target, found.found_by)
     terminal.say("\n".join(f"{number:>12,}  {reason}" for reason, number in found.flow.items()))
 
 
@@ -298,8 +374,12 @@ def evaluate(
 
     risk_model = Registry(mlruns).load(model or f"models:/{target}@champion")
     chosen = target_named(target, targets) if targets else None
-    found = evaluate_model(EventStore.open(store), risk_model, Engine(), chosen)
-    _result("\n".join(f"{name:24}{figure}" for name, figure in found.metrics.items()), found.as_dict(), as_json)
+    opened = EventStore.open(store)
+    found = evaluate_model(opened, risk_model, Engine.of_store(opened), chosen)
+    definition = (chosen or risk_model.card.target).definition
+    lines = [f"outcome: {line}" for line in definition]
+    lines += [f"{name:24}{figure}" for name, figure in found.metrics.items()]
+    _result("\n".join(lines), found.as_dict() | {"outcome_definition": definition}, as_json)
 
 
 @app.command()
@@ -325,7 +405,7 @@ def explain(
     if not len(events):
         raise WeibingError(f"There is no resident {resident} in {store}.")
     models = {target: Registry(mlruns).champion(target)}
-    for score in score_one(events, _index_time(at, opened), models, Engine(), _now()):
+    for score in score_one(events, _index_time(at, opened), models, Engine.of_store(opened), _now()):
         terminal.show_explanation(score, opened.timezone)
 
 
@@ -359,7 +439,8 @@ def score(store: Store, out: Parquet, at: At = None, mlruns: Mlruns = Path("mlru
     if not models:
         raise WeibingError(f"There is no champion in {mlruns}. Train one with: weibing train {store}")
     with terminal.Progress() as progress:
-        frames = score_store(opened, _index_time(at, opened), models, Engine(), _now(), progress=progress)
+        engine = Engine.of_store(opened)
+        frames = score_store(opened, _index_time(at, opened), models, engine, _now(), progress=progress)
         rows = write_scores(out, frames)
     terminal.say(f"{rows:,} scores in {out}")
 
@@ -383,6 +464,12 @@ def serve(
 def _require_source_and_store(paths: list[Path]) -> None:
     if len(paths) < 2:
         raise typer.BadParameter("Name one source or more, and last the store.")
+
+
+def _who(source: str | None, crosswalk: Path | None, key: str | None, identifier: str | None = None) -> "Who":
+    from features.sources.table.identities import Who
+
+    return Who(source, key, crosswalk, identifier)
 
 
 def _now() -> datetime:
@@ -410,8 +497,12 @@ def _write_json(content: dict[str, Any], path: Path | None) -> None:
     if path == Path("-"):
         terminal.say(text)
     elif path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        _write_text(text + "\n", path)
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _write_parquet(frame: "pl.DataFrame", path: Path) -> None:

@@ -24,6 +24,7 @@ from features.engine import KEYS, Engine
 from features.errors import WeibingError
 from features.events import EventStore
 from features.measures import age, ever, latest
+from features.phenotypes import BY_NAME, described
 from features.profile import Profile
 from features.times import DAY, instant, length, zone
 from features.translation import Translator
@@ -90,6 +91,16 @@ class Target:
         return (*self.outcome, *index, *self.present, *self.absent, *limits, *self.increasing, *self.decreasing)
 
     @property
+    def definition(self) -> list[str]:
+        """What counts as the outcome, a line each: a phenotype with its rule and source, or a concept's name."""
+        return list(map(described, self.outcome))
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """What each concept of the outcome is found by: for a phenotype the signs of its rule, else itself."""
+        return {name: BY_NAME[name].signs if name in BY_NAME else (name,) for name in self.outcome}
+
+    @property
     def horizon_days(self) -> int:
         """The horizon in whole days, so that a calendar year of 365 days covers a horizon of one year."""
         return length(self.horizon) // DAY
@@ -100,12 +111,14 @@ class Cohort:
     """A row per resident and index time at risk, and how many candidates were left out, by reason.
 
     `rows` has `subject_id`, `index_time`, `observed` (the outcome came), `died` (without it) and `time`: days from the
-    index time to the outcome, death or end of observation, whichever came first.
+    index time to the outcome, death or end of observation, whichever came first. `found_by` counts the outcomes within
+    the horizon by what they were found by, as each was dated: a code, a treatment, a measurement. One may count twice.
     """
 
     target: Target
     rows: pl.DataFrame
     flow: dict[str, int] = field(default_factory=dict)
+    found_by: dict[str, int] = field(default_factory=dict)
 
 
 def cohort(store: EventStore, target: Target, vocabulary: Vocabulary | None = None) -> Cohort:
@@ -118,8 +131,9 @@ def cohort(store: EventStore, target: Target, vocabulary: Vocabulary | None = No
     """
     finder = _Finder.of(store, target, vocabulary or builtin())
     flow: Counter[str] = Counter()
-    parts = [finder.shard(store.read(shard), flow) for shard in store.shards]
-    return Cohort(target, pl.concat(parts).sort(KEYS), dict(flow))
+    found_by: Counter[str] = Counter()
+    parts = [finder.shard(store.read(shard), flow, found_by) for shard in store.shards]
+    return Cohort(target, pl.concat(parts).sort(KEYS), dict(flow), dict(found_by.most_common()))
 
 
 @dataclass(frozen=True)
@@ -138,18 +152,20 @@ class _Finder:
         for concept in target.concepts:
             vocabulary.concept(concept)
         start, end = _extent(store)
-        facts = Translator({*target.outcome, *_index_concepts(target.index), "death", "observation_end"}, vocabulary)
+        signs = {sign for signs in target.parts.values() for sign in signs}
+        asked = {*target.outcome, *signs, *_index_concepts(target.index), "death", "observation_end"}
+        facts = Translator(asked, vocabulary, store.timezone)
         return cls(
             target,
-            Engine(at_risk_rule(target), vocabulary),
+            Engine(at_risk_rule(target), vocabulary, store.timezone),
             facts,
             _grid(target.index, start, end, store.timezone),
             end,
             None if store.description.get("relative_times") else end - timedelta(days=target.horizon_days),
         )
 
-    def shard(self, events: pl.DataFrame, flow: Counter[str]) -> pl.DataFrame:
-        """Return the cohort's rows of a shard, and count in `flow` whom it leaves out and why."""
+    def shard(self, events: pl.DataFrame, flow: Counter[str], found_by: Counter[str]) -> pl.DataFrame:
+        """Return the cohort's rows of a shard; count whom it leaves out and why, and what the outcomes are found by."""
         facts = self.facts.frame(events).drop_nulls("time")
         rows = self._candidates(events, facts)
         flow["candidates"] += len(rows)
@@ -160,7 +176,9 @@ class _Finder:
             flow[reason] += len(asked) - len(kept)
             asked = kept
         flow["at risk"] += len(asked)
-        return _followed(asked.select(*KEYS, "death", "end"), facts, self.target)
+        rows = _followed(asked.select(*KEYS, "death", "end"), facts, self.target)
+        _count_signs(rows, facts, self.target, found_by)
+        return rows
 
     def _candidates(self, events: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
         index = self.target.index
@@ -263,6 +281,15 @@ def _followed(rows: pl.DataFrame, facts: pl.DataFrame, target: Target) -> pl.Dat
         died=~observed & (pl.col("death") <= pl.col("end")).fill_null(value=False),
         time=(until - pl.col("index_time")).dt.total_microseconds() / DAY,
     )
+
+
+def _count_signs(rows: pl.DataFrame, facts: pl.DataFrame, target: Target, found_by: Counter[str]) -> None:
+    """Count by what the outcomes within the horizon were found: the signs of their moment."""
+    moment = pl.col("index_time") + pl.duration(microseconds=pl.col("time") * DAY)
+    came = rows.filter("observed", pl.col("time") < target.horizon_days).with_columns(time=moment.dt.round("1us"))
+    signs = tuple(sign for signs in target.parts.values() for sign in signs)
+    told = _of(facts, signs).unique(["subject_id", "time", "concept"]).join(came, on=["subject_id", "time"])
+    found_by.update(dict(told.group_by("concept").len().cast({"concept": pl.String}).iter_rows()))
 
 
 def _of(facts: pl.DataFrame, concepts: tuple[str, ...]) -> pl.DataFrame:

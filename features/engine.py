@@ -4,6 +4,7 @@ Both go through the same compiled loops on the same kind of arrays, so one is ma
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
@@ -11,15 +12,10 @@ from numpy.typing import NDArray
 
 from features.errors import WeibingError
 from features.events import EventStore, normalised
-from features.kernel import (
-    UNBOUNDED,
-    Plan,
-    Rows,
-    fill,
-    fill_residents,
-)
-from features.measures import OF_NUMBERS, Feature
-from features.profile import PROFILE, Profile
+from features.kernel import UNBOUNDED, Plan, Rows, fill, fill_residents
+from features.measures import KINDS, OF_NUMBERS, Feature, Measure
+from features.profile import PROFILE, SWITCH, Profile, declared
+from features.times import standard_offset
 from features.translation import Translator, clock
 from features.vocabulary import Vocabulary, builtin
 
@@ -35,20 +31,35 @@ class Engine:
         The declaration; Weibing's own unless another is given.
     vocabulary
         What codes and units mean; the one that Weibing ships with unless another is given.
+    timezone
+        The county's zone, an IANA name: its local days and nights are those that features speak of.
 
     Raises
     ------
     WeibingError
-        If a feature names an unknown concept, or asks for the numbers of a concept that has none.
+        If there is no such zone; if a feature names an unknown concept, asks for numbers of a concept that has none,
+        or belongs to the law's special categories and the profile does not take these in.
     """
 
-    def __init__(self, profile: Profile = PROFILE, vocabulary: Vocabulary | None = None) -> None:
+    def __init__(
+        self, profile: Profile = PROFILE, vocabulary: Vocabulary | None = None, timezone: str = "Asia/Shanghai"
+    ) -> None:
         self.profile = profile
         self.vocabulary = vocabulary or builtin()
+        self.timezone = timezone
         for feature in profile.features:
-            _check(feature, self.vocabulary)
-        self._translator = Translator((feature.concept for feature in profile.features), self.vocabulary)
-        self._plan = _plan(profile, self._translator.concepts)
+            _check(feature, profile, self.vocabulary)
+        self._translator = Translator((feature.concept for feature in profile.features), self.vocabulary, timezone)
+        self._plan = _plan(profile, self._translator.concepts, standard_offset(timezone))
+
+    @classmethod
+    def of_store(cls, store: EventStore) -> "Engine":
+        """Return the engine for a store: its zone, and the features that the county has switched on."""
+        return cls(declared(), timezone=store.timezone)
+
+    def also(self, features: Iterable[Feature]) -> "Engine":
+        """Return an engine that fills these features too, behind its own."""
+        return Engine(self.profile.also(features), self.vocabulary, self.timezone)
 
     def profiles(self, events: pl.DataFrame, index: pl.DataFrame) -> pl.DataFrame:
         """Fill a profile for every row of `index`, residents in parallel.
@@ -129,25 +140,58 @@ def fingerprint(profiles: pl.DataFrame) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check(feature: Feature, vocabulary: Vocabulary) -> None:
+def _check(feature: Feature, profile: Profile, vocabulary: Vocabulary) -> None:
     concept = vocabulary.concept(feature.concept)
     if feature.measure in OF_NUMBERS and not (concept.numeric or concept.kind == "static"):
         raise WeibingError(
             f'The feature "{feature.name}" needs numbers, but {concept.name} (kind: {concept.kind}) has none.'
         )
+    if feature.measure is Measure.SHARE_OF_DAYS and feature.within is None:
+        raise WeibingError(f'The feature "{feature.name}" needs a look-back, such as within="30d".')
+    if concept.kind == "place":
+        raise WeibingError(
+            f'The feature "{feature.name}" is of {concept.name}, a place, which no profile holds. Leave it out.'
+        )
+    if concept.kind == "special" and not profile.special_categories:
+        raise WeibingError(
+            f'The feature "{feature.name}" is of {concept.name}, one of the law\'s special categories. Set {SWITCH}=1,'
+            " or Profile(…, special_categories=True), where the county has a lawful reason to use it."
+        )
 
 
-def _plan(profile: Profile, concepts: list[str]) -> Plan:
-    slot_of = [(concepts.index(f.concept), f.look_back or UNBOUNDED) for f in profile.features]
-    slots = sorted(set(slot_of), key=lambda slot: (slot[0], -slot[1]))
-    number_of = {slot: number for number, slot in enumerate(slots)}
+def _plan(profile: Profile, concepts: list[str], zone: int) -> Plan:
+    of_events = [feature for feature in profile.features if feature.measure is not Measure.TOTAL]
+    totals = [feature for feature in profile.features if feature.measure is Measure.TOTAL]
+    column_of = {name: column for column, name in enumerate(profile.names)}
+    series_of = {f: 2 * concepts.index(f.concept) + (f.measure in OF_NUMBERS) for f in of_events}
+    slot_of = {f: (series_of[f], -(f.look_back or UNBOUNDED)) for f in of_events}
+    slots = sorted(set(slot_of.values()))
+    of_events.sort(key=slot_of.__getitem__)
+    every = range(2 * len(concepts) + 1)
     return Plan(
-        slot_starts=np.searchsorted([concept for concept, _ in slots], np.arange(len(concepts) + 1)).astype(np.int32),
-        slot_length=np.array([length for _, length in slots], np.int64),
-        measure=np.array([feature.measure for feature in profile.features], np.int32),
-        slot=np.array([number_of[slot] for slot in slot_of], np.int32),
-        at_least=np.array([feature.at_least for feature in profile.features], np.int32),
+        wanted=np.isin(every[:-1], [series for series, _ in slots]),
+        slot_starts=_starts([series for series, _ in slots], every),
+        slot_length=np.array([-length for _, length in slots], np.int64),
+        feature_starts=_starts([slots.index(slot_of[f]) for f in of_events], range(len(slots) + 1)),
+        column=np.array([column_of[f.name] for f in of_events], np.int32),
+        measure=np.array([f.measure for f in of_events], np.int32),
+        at_least=np.array([f.at_least for f in of_events], np.int32),
+        part_starts=np.cumsum([0, *(len(f.of) for f in totals)]).astype(np.int32),
+        total=np.array([column_of[f.name] for f in totals], np.int32),
+        part=np.array([column_of[name] for f in totals for name in f.of], np.int32),
+        nothing=np.array([_nothing(f) for f in profile.features], np.float32),
+        zone=zone,
     )
+
+
+def _starts(numbers: list[int], every: range) -> NDArray[np.int32]:
+    """Return where each number begins in ascending ones."""
+    return np.searchsorted(np.array(numbers, np.int64), np.array(every)).astype(np.int32)
+
+
+def _nothing(feature: Feature) -> float:
+    known = KINDS[feature.measure].nothing
+    return np.nan if known is None else known
 
 
 def _frame(index: pl.DataFrame, names: list[str], filled: NDArray[np.float32]) -> pl.DataFrame:

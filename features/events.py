@@ -1,27 +1,24 @@
 """The event store: every dated fact of every resident, in the MEDS 0.4 format, sharded by resident.
 
     STORE/data/0000.parquet …    events, sorted by resident and time; all of a resident in one shard
+    STORE/data/0000.records …    which record told which of them, where sources number their records: see records.py
     STORE/metadata/dataset.json  MEDS's own description
     STORE/metadata/codes.parquet the codes that occur
     STORE/metadata/weibing.json  the county's time zone, and what the store is
     STORE/data/shards.json       into how many shards residents are spread; absent in a data set made elsewhere
 
-Events are a set: one that is already there is not added again, so that repeating an ingest changes nothing. An append
-becomes visible as a whole, by renaming a folder; killed before that, nothing has happened, and killed between the two
-renames, the next opening finishes it.
+Events are a set: one that is already there is not added again, so that repeating an ingest changes nothing; and where a
+record comes again, what it tells now takes the place of what it told before. An append becomes visible as a whole, and
+survives a kill at any point: see generation.py.
 """
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,10 +28,24 @@ from meds import schema as meds
 from numpy.typing import NDArray
 
 from features.errors import WeibingError
+from features.generation import has_data, held, only_one_writer, require_store, scratch, settled, swap, write_kept
+from features.records import (
+    RECORD,
+    VERSION,
+    WITHDRAWN,
+    Announced,
+    Merged,
+    Told,
+    begins,
+    in_order,
+    merged,
+    pairs_of,
+    read_pairs,
+    scrambled,
+    told_by,
+)
 from features.times import zone
 from features.vocabulary import builtin
-
-T = TypeVar("T")
 
 SCHEMA: dict[str, pl.DataType] = {
     "subject_id": pl.Int64(),
@@ -56,12 +67,19 @@ EVENTS_PER_RUN = 1_000_000
 
 @dataclass(frozen=True)
 class Appended:
-    """What an append did: events written, events that were there already, residents new and known."""
+    """What an append did: events written, events that were there already, residents new and known.
+
+    Of records: how many that the store knew tell otherwise now, how many events went with that, and how many of the
+    events that came were of a version that is not the latest.
+    """
 
     events_new: int
     events_duplicate: int
     residents_new: int
     residents_known: int
+    records_replaced: int = 0
+    events_removed: int = 0
+    events_outdated: int = 0
 
 
 def normalised(events: pl.DataFrame) -> pl.DataFrame:
@@ -80,24 +98,13 @@ def normalised(events: pl.DataFrame) -> pl.DataFrame:
 
 def canonical(events: pl.DataFrame) -> pl.DataFrame:
     """Return the events as a set in the store's order: by resident and time, ties by code, unit and value."""
-    texts = [name for name in ("code", "unit") if name in events.columns]
-    # As numbers in the order of their texts, codes take a fraction of the memory while they are sorted.
-    numbered = events.with_columns(
-        events[name].cast(pl.Enum(events[name].drop_nulls().unique().sort())) for name in texts
-    )
-    extra = sorted(set(events.columns) - set(ORDER))
-    in_order = numbered.sort(ORDER + extra)
-    repeated = pl.all_horizontal(pl.all().eq_missing(pl.all().shift()))
-    first = pl.int_range(pl.len()) == 0
-    return in_order.filter(first | ~repeated).with_columns(pl.col(texts).cast(pl.String))
+    rows = in_order(events, [*ORDER, *sorted(set(events.columns) - set(ORDER))])
+    return _spelled_out(rows.filter(pl.Series(begins(rows))))
 
 
 def resident_hash(subject_id: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return a stable 64-bit hash of each resident, shape as given (splitmix64, Steele et al. 2014)."""
-    x = subject_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return scrambled(subject_id)
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,11 @@ class _Run:
         events[order].write_ipc(path.with_suffix(".arrow"), compression="uncompressed")
         np.save(path.with_suffix(".npy"), hashes[order])
         return cls(path)
+
+    def remove(self) -> None:
+        """Remove it from the disk."""
+        for suffix in (".arrow", ".npy"):
+            self.path.with_suffix(suffix).unlink()
 
     def shard(self, number: int, bits: int) -> pl.DataFrame:
         """Return the events of one of ``2 ** bits`` shards."""
@@ -145,7 +157,7 @@ class EventStore:
             If there is no store at that path.
         """
         path = Path(path)
-        _require_store(path)
+        require_store(path)
         own = _read_json(path / "metadata" / "weibing.json")
         described = _read_json(path / meds.dataset_metadata_filepath)
         return cls(
@@ -170,7 +182,7 @@ class EventStore:
         """
         path = Path(path)
         zone(timezone)
-        if not _is_store(path):
+        if not has_data(path):
             cls(path, timezone, name or path.name, description or {})._lay_out()
         store = cls.open(path)
         if store.shard_bits is not None and store.timezone != timezone:
@@ -183,12 +195,12 @@ class EventStore:
 
         Read anew each time: an append may change it, in this process or another.
         """
-        return _settled(self.path, lambda: _shard_bits(self.path))
+        return settled(self.path, lambda: _shard_bits(self.path))
 
     @property
     def shards(self) -> list[Path]:
         """The shards' files, in order of name."""
-        return _settled(self.path, lambda: sorted((self.path / "data").rglob("*.parquet")))
+        return settled(self.path, lambda: sorted((self.path / "data").rglob("*.parquet")))
 
     def read(self, shard: Path) -> pl.DataFrame:
         """Read all events of a shard, sorted by resident and time."""
@@ -196,7 +208,7 @@ class EventStore:
 
     def resident(self, subject_id: int) -> pl.DataFrame:
         """Read one resident's events, without the shard's other residents; no rows where the resident is unknown."""
-        return _settled(self.path, lambda: self._resident(subject_id))
+        return settled(self.path, lambda: self._resident(subject_id))
 
     def residents(self) -> NDArray[np.int64]:
         """Return every resident's id, ascending, shape (residents,)."""
@@ -223,26 +235,49 @@ class EventStore:
         """
         if self.shard_bits is None:
             raise WeibingError(f"{self.path} was not made by Weibing. Take it in with: weibing ingest meds")
-        with _only_one_writer(self.path), _scratch(self.path) as scratch:
-            bits_before = int(_read_json(self.path / SHARDS)["shard_bits"])
-            runs, arriving = _write_runs(frames, scratch)
+        with only_one_writer(self.path), scratch(self.path) as folder:
+            announced = Announced(folder)
+            runs, arriving = _write_runs(frames, folder, announced)
             known = self.residents()
-            total = len(known) + len(np.setdiff1d(arriving, known, assume_unique=True))
-            bits = max(bits_before, _bits_for(total))
-            written, duplicate = self._merge(runs, bits_before, bits, scratch / "data")
-            _write_json(scratch / SHARDS, {"shard_bits": bits})
-            _swap(self.path, scratch / "data")
+            new = len(np.setdiff1d(arriving, known, assume_unique=True))
+            bits = int(_read_json(self.path / SHARDS)["shard_bits"])
+            merging = _Merging(
+                self.path / "data",
+                folder / "data",
+                runs,
+                announced.settled(),
+                bits,
+                max(bits, _bits_for(len(known) + new)),
+            )
+            done = merging.run()
+            # Else the disk would be made to take them as well, though they are of no more use.
+            for run in runs:
+                run.remove()
+            swap(self.path, folder / "data")
             self._describe(self.shards)
-        return Appended(written, duplicate, total - len(known), len(arriving) - (total - len(known)))
+        return replace(done, residents_new=new, residents_known=len(arriving) - new)
+
+    @contextmanager
+    def held(self) -> Iterator["EventStore"]:
+        """Give the store as it is at this moment, for a pass that takes longer than a look.
+
+        Its files stay what they are, however often somebody appends meanwhile: the pass sees all of an append
+        or none of it. Processes that are given its shards may read them until it ends.
+        """
+        if self.shard_bits is None:
+            yield self
+            return
+        with held(self.path) as path:
+            yield replace(self, path=path)
 
     def _lay_out(self) -> None:
         """Make an empty store; it is there when its data folder is, which comes last."""
         (self.path / "metadata").mkdir(parents=True, exist_ok=True)
-        with _only_one_writer(self.path), _scratch(self.path) as scratch:
+        with only_one_writer(self.path), scratch(self.path) as folder:
             self._describe([])
-            (scratch / "data").mkdir()
-            _write_json(scratch / SHARDS, {"shard_bits": 0})
-            (scratch / "data").rename(self.path / "data")
+            (folder / "data").mkdir()
+            _write_json(folder / SHARDS, {"shard_bits": 0})
+            (folder / "data").rename(self.path / "data")
 
     def _resident(self, subject_id: int) -> pl.DataFrame:
         bits = _shard_bits(self.path)
@@ -257,32 +292,6 @@ class EventStore:
         path = self.path / "data" / _shard_name(int(number))
         return [path] if path.exists() else []
 
-    def _merge(self, runs: list[_Run], bits_before: int, bits: int, target: Path) -> tuple[int, int]:
-        target.mkdir()
-        written = duplicate = 0
-        for number in range(1 << bits):
-            arriving = [part for run in runs if len(part := run.shard(number, bits))]
-            if not arriving and bits == bits_before:
-                _link(self.path / "data" / _shard_name(number), target)
-                continue
-            present = self._present(number, bits_before, bits)
-            merged = canonical(pl.concat([present, *arriving], how="diagonal_relaxed"))
-            if len(merged):
-                _write_shard(merged, target / _shard_name(number))
-            written += len(merged) - len(present)
-            duplicate += len(present) + sum(map(len, arriving)) - len(merged)
-        return written, duplicate
-
-    def _present(self, number: int, bits_before: int, bits: int) -> pl.DataFrame:
-        """Read the events that are in the store already of a shard as it will be numbered with `bits`."""
-        path = self.path / "data" / _shard_name(number >> (bits - bits_before))
-        if not path.exists():
-            return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
-        events = self.read(path)
-        if bits == bits_before:
-            return events
-        return events.filter(_shard_number(resident_hash(events["subject_id"].to_numpy()), bits) == number)
-
     def _describe(self, shards: list[Path]) -> None:
         folder = self.path / "metadata"
         _write_json(folder / "weibing.json", {"timezone": self.timezone, "description": self.description})
@@ -295,6 +304,88 @@ class EventStore:
         _write_json(self.path / meds.dataset_metadata_filepath, dataset)
         codes = meds.CodeMetadataSchema.align(_codes(shards).to_arrow())
         pq.write_table(codes, self.path / meds.code_metadata_filepath)
+
+
+@dataclass(frozen=True)
+class _Merging:
+    """What arrives, and what is there, becoming the store's next data folder, shard by shard."""
+
+    source: Path
+    target: Path
+    runs: list[_Run]
+    told: Told
+    bits_before: int
+    bits: int
+
+    def run(self) -> Appended:
+        """Write the new folder; the residents are left to be counted by whoever knows them."""
+        self.target.mkdir()
+        touched = self._touched()
+        counts = np.zeros(4, np.int64)
+        for number in range(1 << self.bits):
+            arriving = [part for run in self.runs if len(part := run.shard(number, self.bits))]
+            if arriving or self.bits != self.bits_before or _shard_name(number) in touched:
+                counts += self._merge(number, arriving)
+            else:
+                for path in (self.source / _shard_name(number), pairs_of(self.source / _shard_name(number))):
+                    _link(path, self.target)
+        self._write_withdrawn()
+        _write_json(self.target / SHARDS.name, {"shard_bits": self.bits})
+        new, duplicate, removed, outdated = counts.tolist()
+        return Appended(new, duplicate, 0, 0, self.told.replaced_records, removed, outdated)
+
+    def _touched(self) -> set[str]:
+        """Return the shards in which records are replaced."""
+        if not len(self.told):
+            return set()
+        self.told.meet(read_pairs(self.source / WITHDRAWN))
+        return {shard.name for shard in self.source.glob("*.parquet") if self.told.meet(read_pairs(pairs_of(shard)))}
+
+    def _merge(self, number: int, arriving: list[pl.DataFrame]) -> NDArray[np.int64]:
+        """Write a shard; return how many events were new, told twice, removed, outdated."""
+        present, coming = self._present(number), pl.concat([_no_events(), *arriving], how="diagonal_relaxed")
+        result = self._merged(present, coming)
+        if len(result.events):
+            _write_shard(result.events, self.target / _shard_name(number))
+        if len(result.pairs):
+            result.pairs.write_ipc(pairs_of(self.target / _shard_name(number)), compression="lz4")
+        return np.array(
+            [result.new, len(coming) - result.outdated - result.new, result.removed, result.outdated], np.int64
+        )
+
+    def _merged(self, present: pl.DataFrame, coming: pl.DataFrame) -> Merged:
+        if RECORD in present.columns or RECORD in coming.columns:
+            return merged(present, coming, self.told, ORDER)
+        events = canonical(pl.concat([present, coming], how="diagonal_relaxed"))
+        return Merged(events, pl.DataFrame(), len(events) - len(present), 0, 0)
+
+    def _present(self, number: int) -> pl.DataFrame:
+        """Read what is in the store already of a shard as it will be numbered, with the records that tell it."""
+        path = self.source / _shard_name(number >> (self.bits - self.bits_before))
+        if not path.exists():
+            return _no_events()
+        events = told_by(normalised(pl.read_parquet(path)), pairs_of(path))
+        if self.bits == self.bits_before:
+            return events
+        return events.filter(_shard_number(resident_hash(events["subject_id"].to_numpy()), self.bits) == number)
+
+    def _write_withdrawn(self) -> None:
+        """Keep in mind which records tell nothing any more, lest an earlier version of them comes back."""
+        before = read_pairs(self.source / WITHDRAWN)
+        anew = self.told.replaced(self.told.find(before[RECORD].to_numpy()))
+        still = before.filter(pl.Series(~anew, dtype=pl.Boolean))
+        silent = pl.concat([still.select(RECORD, VERSION), self.told.withdrawn()]).sort(RECORD)
+        if len(silent):
+            silent.write_ipc(self.target / WITHDRAWN, compression="lz4")
+
+
+def _no_events() -> pl.DataFrame:
+    return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
+
+
+def _spelled_out(events: pl.DataFrame) -> pl.DataFrame:
+    """Return events whose codes are Enums with codes that are texts."""
+    return events.with_columns(pl.col(pl.Enum).cast(pl.String))
 
 
 def _codes(shards: list[Path]) -> pl.DataFrame:
@@ -323,16 +414,26 @@ def _shard_name(number: int) -> str:
     return f"{number:04d}.parquet"
 
 
-def _write_runs(frames: Iterable[pl.DataFrame], scratch: Path) -> tuple[list[_Run], NDArray[np.int64]]:
+def _write_runs(
+    frames: Iterable[pl.DataFrame], folder: Path, announced: Announced
+) -> tuple[list[_Run], NDArray[np.int64]]:
     """Sort the events by hash in runs on disk; return the runs (mapped, not loaded) and the residents, ascending."""
     runs: list[_Run] = []
     residents = np.empty(0, np.int64)
     for number, batch in enumerate(_batched(frames)):
-        if batch["subject_id"].null_count() or batch["code"].null_count():
-            raise ValueError("An event bears no resident or no code.")
-        runs.append(_Run.write(batch, scratch / f"run{number}"))
-        residents = np.union1d(residents, batch["subject_id"].to_numpy())
+        announced.add(batch)
+        events = _without_announcements(batch)
+        runs.append(_Run.write(events, folder / f"run{number}"))
+        residents = np.union1d(residents, events["subject_id"].to_numpy())
     return runs, residents
+
+
+def _without_announcements(batch: pl.DataFrame) -> pl.DataFrame:
+    if RECORD in batch.columns:
+        batch = batch.drop(VERSION, strict=False).filter(pl.col(RECORD).is_null() | pl.col("code").is_not_null())
+    if batch["subject_id"].null_count() or batch["code"].null_count():
+        raise ValueError("An event bears no resident or no code.")
+    return batch
 
 
 def _batched(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -350,94 +451,13 @@ def _batched(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 def _write_shard(events: pl.DataFrame, path: Path) -> None:
     # Polars would write codes with 64-bit offsets, which is not the type that MEDS demands.
-    table = meds.DataSchema.align(events.to_arrow())
+    table = meds.DataSchema.align(_spelled_out(events).to_arrow())
     pq.write_table(table, path, compression="lz4", row_group_size=ROWS_PER_GROUP)
 
 
 def _link(shard: Path, folder: Path) -> None:
     if shard.exists():
-        os.link(shard, folder / shard.name)
-
-
-def _swap(path: Path, new: Path) -> None:
-    """Put the new data folder in the place of the old one."""
-    ready, old = path / "data.ready", path / "data.old"
-    new.rename(ready)
-    (path / "data").rename(old)
-    ready.rename(path / "data")
-    shutil.rmtree(old)
-
-
-def _finish_interrupted_swap(path: Path) -> None:
-    """Finish a swap that was killed half-way; `data.ready` exists only when it is complete."""
-    ready = path / "data.ready"
-    if ready.is_dir() and not (path / "data").is_dir():
-        ready.rename(path / "data")
-    for left in (ready, path / "data.old", *path.glob(".append-*")):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-@contextmanager
-def _only_one_writer(path: Path) -> Iterator[None]:
-    """Hold the store's lock; what a killed writer left is finished or cleared first."""
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WeibingError(f"Another ingest is writing to {path}. Wait until it has ended.") from error
-        _finish_interrupted_swap(path)
-        yield
-
-
-def _is_store(path: Path) -> bool:
-    """Say whether a store is at a path.
-
-    Where its data folder is being renamed, wait for the writer, or finish in the place of one that was killed.
-    """
-    if not (path / "data").is_dir() and (path / ".lock").exists():
-        with (path / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _finish_interrupted_swap(path)
-    return (path / "data").is_dir()
-
-
-def _require_store(path: Path) -> None:
-    if not _is_store(path):
-        raise WeibingError(f"There is no event store at {path}. Make one with: weibing ingest … {path}")
-
-
-def _settled(path: Path, read: Callable[[], T]) -> T:
-    """Return what was read of a store's data folder, read again where an append put another in its place meanwhile."""
-    while True:
-        _require_store(path)
-        before = _generation(path)
-        try:
-            found = read()
-        except (OSError, pl.exceptions.PolarsError):
-            if before is not None and before == _generation(path):
-                raise
-        else:
-            if before is not None and before == _generation(path):
-                return found
-
-
-def _generation(path: Path) -> tuple[int, int] | None:
-    """Return what tells one data folder from the next, or None while there is none."""
-    try:
-        folder = (path / "data").stat()
-    except FileNotFoundError:
-        return None
-    return folder.st_ino, folder.st_mtime_ns
-
-
-@contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    """Give a folder beside the data, on the same file system, and remove it afterwards."""
-    folder = Path(mkdtemp(prefix=".append-", dir=path))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        (folder / shard.name).hardlink_to(shard)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -448,6 +468,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_kept(path, json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n")

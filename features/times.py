@@ -51,6 +51,21 @@ def zone(name: str) -> ZoneInfo:
         raise WeibingError(f'There is no time zone "{name}". Use an IANA name such as "Asia/Shanghai".') from error
 
 
+def standard_offset(zone_name: str) -> int:
+    """Return how many microseconds a zone's standard (winter) time is ahead of UTC.
+
+    With it a loop over events tells local days and hours without a calendar. Where summer time is kept, its days begin
+    an hour early; a record dated by the day alone still falls on one day.
+
+    Raises
+    ------
+    WeibingError
+        If there is no zone of that name.
+    """
+    offsets = (datetime(2020, month, 1, tzinfo=zone(zone_name)).utcoffset() for month in (1, 7))
+    return min(round(offset.total_seconds()) * SECOND for offset in offsets if offset is not None)
+
+
 def instant(when: str | date | datetime, zone_name: str = "UTC") -> datetime:
     """Return a date or time of a zone as a naive UTC datetime, as the event store holds it.
 

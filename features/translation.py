@@ -1,27 +1,42 @@
-"""Recorded events become usable events of concepts, in canonical units, with the values derived from them.
+"""Recorded events become usable events of concepts, in canonical units, with what they say together beside them.
 
 What cannot be used (an unknown code or unit, a value outside its plausible range) is left out here, and counted when
-records are taken in.
+records are taken in. Values derived from others and phenotypes are added (`finding.py`).
 """
 
 from collections.abc import Iterable
 from math import nan
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.compiled import compiled
-from features.derived import body_mass_index, egfr_ckd_epi_2021
+from features.compiled import compiled, compiled_lean, compiled_parallel
 from features.events import ORDER
-from features.kernel import ALWAYS, Floats, Ints, Known, Singles, Small
-from features.times import YEAR
+from features.finding import (
+    DEFICIT,
+    OF_DEFICITS,
+    OF_EVIDENCE,
+    OF_SOURCES,
+    SIGN,
+    SOURCE,
+    WRITTEN,
+    Rules,
+    Written,
+    add,
+    close,
+    forget,
+    nothing_found,
+    remember,
+    usable,
+    write,
+)
+from features.kernel import ALWAYS, CHUNKS, Floats, Ints, Known, Singles, Small
+from features.rules import Needed, compile_rules
+from features.times import standard_offset
 from features.vocabulary import Vocabulary
-
-# What values are derived from, in the order that the kernel knows, and what they become: see features/derived.py.
-DERIVED_FROM = ("age", "female", "height", "creatinine", "weight")
-DERIVED = {"egfr": ("age", "female", "creatinine"), "bmi": ("height", "weight")}
 
 # With fewer events than this, a dictionary is faster than columns.
 FEW = 4_000
@@ -29,18 +44,15 @@ FEW = 4_000
 Pairs = list[tuple[str, str | None]]
 
 
-# The equation was developed in adults.
-ADULT = 18.0
-
-
 class Coded(NamedTuple):
-    """Events as they were recorded; all of shape (events,), sorted by resident and time.
+    """Events as they were recorded, sorted by resident and time.
 
-    `resident` is the position of the event's resident, `pair` says which (code, unit) pair it bears, `time` is in
-    microseconds or ``ALWAYS``, `number` is NaN where none was recorded.
+    `starts`, shape (residents + 1,), says where each resident's begin in the others, all of shape (events,): `pair`
+    says which (code, unit) pair an event bears, `time` is in microseconds or ``ALWAYS``, `number` is NaN where none was
+    recorded.
     """
 
-    resident: Ints
+    starts: Ints
     pair: Small
     time: Ints
     number: Singles
@@ -50,99 +62,139 @@ class Meanings(NamedTuple):
     """What each (code, unit) pair stands for.
 
     `starts`, shape (pairs + 1,), says where the meanings of each pair begin in `concept`, shape (meanings,), and
-    `numbers`, shape (meanings, 3): factor, offset and, where the code itself says it, the value (else NaN). `bounds`,
-    shape (concepts, 3), holds the lowest and highest plausible value, and whether the concept is a number. `sources`
-    are the concepts age (dated at birth), female, height, creatinine and weight, `targets` the derived concepts eGFR
-    and body mass index; -1 where not wanted.
+    `numbers`, shape (meanings, 3): factor, offset and, where the code itself says it, the value (else NaN). `room`,
+    shape (pairs,), is how many usable events an event of the pair can become at most, `once` how many can be added to a
+    resident's besides.
     """
 
     starts: Small
     concept: Small
     numbers: Floats
-    bounds: Floats
-    sources: Small
-    targets: Small
+    room: Small
+    once: int
 
 
-@compiled
-def _usable(value: float, bounds: Floats) -> bool:
-    """Whether an event says something: a number within its plausible range, or no number where none is needed."""
-    if np.isnan(value):
-        return bool(bounds[2] == 0.0)
-    return bool(bounds[0] <= value <= bounds[1])
-
-
-@compiled
+@compiled_lean
 def _canonical(number: float, numbers: Floats) -> float:
     """The value in the canonical unit, at the precision in which values are stored."""
     factor, offset, said = numbers[0], numbers[1], numbers[2]
     return float(np.float32(number * factor + offset if np.isnan(said) else said))
 
 
-@compiled
-def _derive(meanings: Meanings, concept: int, value: float, time: int, known: Floats) -> tuple[int, float]:
-    """Remember what later values need, and compute what this one allows.
-
-    `known` holds the latest time of birth, sex and height. Returns the derived concept, or -1, and its value.
-    """
-    sources, targets = meanings.sources, meanings.targets
-    if concept == sources[0] and time != ALWAYS:
-        known[0] = float(time)
-    elif concept == sources[1]:
-        known[1] = value
-    elif concept == sources[2]:
-        known[2] = value
-    elif concept == sources[3] and targets[0] >= 0:
-        age = (time - known[0]) / YEAR
-        if age >= ADULT and not np.isnan(known[1]):
-            return int(targets[0]), egfr_ckd_epi_2021(value, age, known[1])
-    elif concept == sources[4] and targets[1] >= 0 and not np.isnan(known[2]):
-        return int(targets[1]), body_mass_index(value, known[2])
-    return -1, np.nan
+@compiled_lean
+def _room(start: int, stop: int, coded: Coded, meanings: Meanings) -> int:
+    """How many usable events the residents ``[start, stop)`` can have at most."""
+    room = meanings.once * (stop - start)
+    for event in range(coded.starts[start], coded.starts[stop]):
+        room += meanings.room[coded.pair[event]]
+    return room
 
 
 @compiled
-def translate(coded: Coded, meanings: Meanings) -> tuple[Ints, Small, Ints, Singles]:
-    """Turn coded events into usable events of concepts, in the same order.
+def translate_residents(
+    start: int, stop: int, coded: Coded, meanings: Meanings, rules: Rules, ends: Ints, written: Written
+) -> None:
+    """Write the usable events of the residents ``[start, stop)``, and where each resident's end."""
+    found = nothing_found(rules)
+    for resident in range(start, stop):
+        forget(found)
+        first, last = coded.starts[resident], coded.starts[resident + 1]
+        for event in range(first, last):
+            time, pair = coded.time[event], coded.pair[event]
+            for meaning in range(meanings.starts[pair], meanings.starts[pair + 1]):
+                concept = meanings.concept[meaning]
+                value = _canonical(coded.number[event], meanings.numbers[meaning])
+                if not usable(value, rules.bounds[concept]):
+                    continue
+                role = rules.role[concept]
+                if role & WRITTEN:
+                    write(concept, time, value, written)
+                if role & SOURCE:
+                    add(rules.source[concept], time, value, found.flags, found.sums, found.known)
+                if role & (SIGN | DEFICIT) and not found.exhausted[concept]:
+                    remember(concept, time, value, rules, found)
+            moment_ends = event + 1 == last or coded.time[event + 1] != time
+            if moment_ends and (found.flags[OF_SOURCES] or found.flags[OF_EVIDENCE] or found.flags[OF_DEFICITS]):
+                close(time, rules, found, written)
+        ends[resident] = written.place[0]
 
-    Returns
-    -------
-    resident, concept, time, value : shape (events of concepts,)
-    """
-    room = 0
-    for event in range(len(coded.pair)):
-        room += meanings.starts[coded.pair[event] + 1] - meanings.starts[coded.pair[event]]
-    who, what = np.empty(2 * room, np.int64), np.empty(2 * room, np.int32)
-    when, worth = np.empty(2 * room, np.int64), np.empty(2 * room, np.float32)
-    known = np.full(3, np.nan)
-    filled, previous = 0, np.int64(-1)
-    for event in range(len(coded.pair)):
-        if coded.resident[event] != previous:
-            previous = coded.resident[event]
-            known[:] = np.nan
-        time = coded.time[event]
-        for meaning in range(meanings.starts[coded.pair[event]], meanings.starts[coded.pair[event] + 1]):
-            concept = meanings.concept[meaning]
-            value = _canonical(coded.number[event], meanings.numbers[meaning])
-            if not _usable(value, meanings.bounds[concept]):
-                continue
-            who[filled], what[filled], when[filled], worth[filled] = previous, concept, time, value
-            filled += 1
-            derived, result = _derive(meanings, concept, value, time, known)
-            if derived >= 0 and _usable(result, meanings.bounds[derived]):
-                who[filled], what[filled], when[filled], worth[filled] = previous, derived, time, result
-                filled += 1
-    return who[:filled].copy(), what[:filled].copy(), when[:filled].copy(), worth[:filled].copy()
+
+@compiled_parallel
+def translate(coded: Coded, meanings: Meanings, rules: Rules) -> Known:
+    """Turn coded events into usable events of concepts, in parallel over residents."""
+    residents = len(coded.starts) - 1
+    chunks = min(CHUNKS, residents)
+    rooms, lengths = np.zeros(chunks + 1, np.int64), np.zeros(chunks + 1, np.int64)
+    ends = np.zeros(residents, np.int64)
+    for chunk in numba.prange(chunks):
+        start, stop = chunk * residents // chunks, (chunk + 1) * residents // chunks
+        rooms[chunk + 1] = _room(start, stop, coded, meanings)
+    begins = np.cumsum(rooms)
+    # Room that is never written to takes no memory.
+    concept, time = np.empty(begins[-1], np.int32), np.empty(begins[-1], np.int64)
+    value = np.empty(begins[-1], np.float32)
+    for chunk in numba.prange(chunks):
+        start, stop = chunk * residents // chunks, (chunk + 1) * residents // chunks
+        here = slice(begins[chunk], begins[chunk + 1])
+        written = Written(concept[here], time[here], value[here], np.zeros(1, np.int64))
+        translate_residents(start, stop, coded, meanings, rules, ends, written)
+        lengths[chunk + 1] = written.place[0]
+    offsets = np.cumsum(lengths)
+    filled = offsets[-1]
+    packed = Written(np.empty(filled, np.int32), np.empty(filled, np.int64), np.empty(filled, np.float32), offsets)
+    loose = Written(concept, time, value, begins)
+    starts = np.zeros(residents + 1, np.int64)
+    for chunk in numba.prange(chunks):
+        _pack(chunk, loose, packed)
+        for resident in range(chunk * residents // chunks, (chunk + 1) * residents // chunks):
+            starts[resident + 1] = ends[resident] + offsets[chunk]
+    return Known(starts, packed.concept, packed.time, packed.value)
+
+
+@compiled_lean
+def _pack(chunk: int, loose: Written, packed: Written) -> None:
+    """Copy a chunk to where the one before it ends; `place` holds where each begins."""
+    gap = loose.place[chunk] - packed.place[chunk]
+    for event in range(packed.place[chunk], packed.place[chunk + 1]):
+        packed.concept[event] = loose.concept[event + gap]
+        packed.time[event] = loose.time[event + gap]
+        packed.value[event] = loose.value[event + gap]
+
+
+@compiled
+def translate_one(coded: Coded, meanings: Meanings, rules: Rules) -> Known:
+    """Turn the coded events of one resident into usable events of concepts, on this thread."""
+    room = _room(0, 1, coded, meanings)
+    ends = np.zeros(1, np.int64)
+    written = Written(
+        np.empty(room, np.int32), np.empty(room, np.int64), np.empty(room, np.float32), np.zeros(1, np.int64)
+    )
+    translate_residents(0, 1, coded, meanings, rules, ends, written)
+    filled = written.place[0]
+    starts = np.array([0, filled])
+    return Known(starts, written.concept[:filled], written.time[:filled], written.value[:filled])
 
 
 class Translator:
-    """Turns recorded events into usable events of the wanted concepts, values derived from others among them."""
+    """Turns recorded events into usable events of the wanted concepts, derived values and phenotypes among them.
 
-    def __init__(self, concepts: Iterable[str], vocabulary: Vocabulary) -> None:
-        wanted = set(concepts)
-        needed = {source for concept in wanted for source in DERIVED.get(concept, ())}
-        self.concepts = sorted(wanted | needed)
+    Parameters
+    ----------
+    concepts
+        The wanted ones; `concepts` has them in the order in which they are numbered.
+    vocabulary
+        What codes and units mean.
+    timezone
+        The county's, for what is counted by days.
+    """
+
+    def __init__(self, concepts: Iterable[str], vocabulary: Vocabulary, timezone: str = "UTC") -> None:
+        self._needed = Needed.by(concepts)
+        self.concepts = list(self._needed.concepts[: self._needed.wanted])
         self.vocabulary = vocabulary
+        self._rules = compile_rules(self._needed, vocabulary, standard_offset(timezone))
+        self._room = self._needed.room()
+        self._number = {concept: number for number, concept in enumerate(self._needed.concepts)}
 
     def known(self, events: pl.DataFrame, residents: NDArray[np.int64]) -> Known:
         """Return the usable events of these residents, who are in ascending order, from those of a shard."""
@@ -154,11 +206,15 @@ class Translator:
         counts = np.diff(begins, append=len(subject))
         if not asked.all():
             events = events.filter(pl.Series(np.repeat(asked, counts)))
-        return self._translated(events, np.repeat(place[asked], counts[asked]), len(residents))
+        of_each = np.zeros(len(residents) + 1, np.int64)
+        of_each[place[asked] + 1] = counts[asked]
+        coded, meanings = self._coded(events, np.cumsum(of_each))
+        return translate(coded, meanings, self._rules)
 
     def of_one(self, events: pl.DataFrame) -> Known:
         """Return the usable events of one resident."""
-        return self._translated(_ordered(events), np.zeros(len(events), np.int64), 1)
+        events = _ordered(events)
+        return translate_one(*self._coded(events, np.array([0, len(events)])), self._rules)
 
     def frame(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the usable events of a shard as `subject_id`, `concept`, `time` (null: always) and `value`."""
@@ -175,32 +231,28 @@ class Translator:
             }
         )
 
-    def _translated(self, events: pl.DataFrame, resident: NDArray[np.int64], residents: int) -> Known:
+    def _coded(self, events: pl.DataFrame, starts: Ints) -> tuple[Coded, Meanings]:
         pair, pairs = _pairs(events)
         number = events["numeric_value"].to_numpy()
-        coded = Coded(resident, pair, clock(events["time"]), number)
-        who, what, when, worth = translate(coded, self._meanings(pairs))
-        return Known(np.searchsorted(who, np.arange(residents + 1)), what, when, worth)
+        return Coded(starts, pair, clock(events["time"]), number), self._meanings(pairs)
 
     def _meanings(self, pairs: Pairs) -> Meanings:
-        number_of = {concept: number for number, concept in enumerate(self.concepts)}
         starts, concepts, numbers = [0], [], []
         for code, unit in pairs:
             for meaning in self.vocabulary.meanings(code, unit):
-                if meaning.concept in number_of:
-                    concepts.append(number_of[meaning.concept])
+                if meaning.concept in self._number:
+                    concepts.append(self._number[meaning.concept])
                     # A number in an unknown unit is not used.
                     factor = meaning.factor if meaning.known_unit else nan
                     numbers.append((factor, meaning.offset, nan if meaning.value is None else meaning.value))
             starts.append(len(concepts))
-        known = [self.vocabulary.concepts[concept] for concept in self.concepts]
+        room = np.append(0, np.cumsum(self._room[np.array(concepts, np.int64)]))
         return Meanings(
             starts=np.array(starts, np.int32),
             concept=np.array(concepts, np.int32),
             numbers=np.array(numbers, np.float64).reshape(-1, 3),
-            bounds=np.array([(concept.low, concept.high, concept.numeric) for concept in known], np.float64),
-            sources=np.array([number_of.get(concept, -1) for concept in DERIVED_FROM], np.int32),
-            targets=np.array([number_of.get(concept, -1) for concept in DERIVED], np.int32),
+            room=np.diff(room[np.array(starts)]).astype(np.int32),
+            once=self._needed.once,
         )
 
 

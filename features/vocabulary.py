@@ -27,6 +27,8 @@ TABLES = {
     "units.csv": ("concept", "unit", "factor", "offset"),
 }
 
+# The system of the codes that say what a free text mentions.
+TEXT = "TEXT"
 # How free text speaks of a concept; a county's own folder may lack it.
 TEXTS = "texts.csv"
 COLUMNS = {**TABLES, TEXTS: ("concept", "pattern", "negation")}

@@ -22,7 +22,6 @@ from features.engine import Engine
 from features.errors import WeibingError
 from features.events import EventStore, normalised
 from features.kernel import Known
-from features.profile import Profile
 from features.times import microseconds
 from features.translation import Translator
 from serving.drivers import COLUMN, Driver, Ints, Singles, driver_column, drivers_of, latest, rest, strongest
@@ -207,9 +206,9 @@ class Scorer:
     """
 
     def __init__(self, models: Mapping[str, RiskModel], engine: Engine) -> None:
-        declared = (*engine.profile.features, *rule_features(models.values()))
-        self.engine = Engine(Profile(*declared), engine.vocabulary)
-        self._translator = Translator((feature.concept for feature in declared), engine.vocabulary)
+        self.engine = engine.also(rule_features(models.values()))
+        concepts = (feature.concept for feature in self.engine.profile.features)
+        self._translator = Translator(concepts, engine.vocabulary, engine.timezone)
         self._concepts = [engine.vocabulary.concept(name) for name in self._translator.concepts]
         names = self.engine.profile.names
         self.questions = {name: Question.of(model, names, self._concepts) for name, model in models.items()}

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from features.engine import Engine
 from features.errors import WeibingError
+from features.profile import declared
 from serving.api.announcement import announce_when_ready
 from serving.api.application import application
 from serving.api.bento import endpoint, on_shutdown, on_startup
@@ -48,7 +49,7 @@ class Scoring:
 
     def __init__(self) -> None:
         settings = Settings.from_environment()
-        self._champions = Champions(settings, Engine())
+        self._champions = Champions(settings, Engine(declared(), timezone=settings.timezone))
         self._desk = Desk(self._champions, settings)
         self._stop = Event()
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from features.cohort import Target
 from features.times import local_day
 from serving.drivers import Driver
 from serving.scoring import NotAtRisk, Score
@@ -64,6 +65,15 @@ def show_trained(trained: Trained, where: str) -> None:
         table.add_row(name, figure)
     table.add_row("model", where)
     _show(table, synthetic=trained.model.card.synthetic)
+    say_outcome(target, trained.evidence.cohort.found_by)
+
+
+def say_outcome(target: Target, found_by: dict[str, int] | None = None) -> None:
+    """Say what counts as a target's outcome, and how many were found by what."""
+    for line in target.definition:
+        say(f"outcome: {line}")
+    if found_by:
+        say("found by: " + ", ".join(f"{name} {number:,}" for name, number in found_by.items()))
 
 
 def show_models(all_trained: Sequence[Trained]) -> None:

@@ -16,6 +16,7 @@ from features.cohort import Target
 from features.engine import Engine
 from features.errors import WeibingError
 from features.measures import Feature, Measure
+from features.rules import moved_by
 from features.vocabulary import Vocabulary
 from training.calibrate import recalibrate
 
@@ -29,9 +30,20 @@ PATIENCE = 40
 FEWEST_OUTCOMES = 50
 
 # A higher value raises these, whatever else was recorded; slope and spread may move either way.
-RISING = frozenset({Measure.LATEST, Measure.MEAN, Measure.MIN, Measure.MAX, Measure.STATIC, Measure.AGE})
+RISING = frozenset(
+    {
+        *(Measure.LATEST, Measure.MEAN, Measure.MIN, Measure.MAX, Measure.STATIC, Measure.AGE),
+        *(Measure.SUM, Measure.PER_DAY),
+    }
+)
 # Another occurrence raises these.
-COUNTING = frozenset({Measure.COUNT, Measure.EVER, Measure.ACTIVE})
+COUNTING = frozenset({Measure.COUNT, Measure.EVER, Measure.ACTIVE, Measure.DAYS, Measure.SHARE_OF_DAYS, Measure.TOTAL})
+EITHER_WAY = frozenset(
+    {
+        *(Measure.SLOPE, Measure.STANDARD_DEVIATION, Measure.VARIATION),
+        *(Measure.DAILY_VARIABILITY, Measure.NIGHT_TO_DAY),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -174,14 +186,14 @@ def usable_features(
             dropped[name] = "never known"
         elif len(known) == len(column) and known.min() == known.max():
             dropped[name] = "always the same"
-        elif _moves_either_way(feature, target):
-            dropped[name] = f"a worse {feature.concept} could lower it"
+        elif worse := _moves_either_way(feature, target, engine):
+            dropped[name] = f"a worse {worse} could move it either way"
     return tuple(name for name in names if name not in dropped), dropped
 
 
 def monotone(features: tuple[str, ...], target: Target, engine: Engine) -> list[int]:
     """Return 1 for each feature that may only raise the risk, -1 for only lower, 0 for free."""
-    return [_direction(engine.profile[name], target, engine.vocabulary) for name in features]
+    return [_direction(engine.profile[name], target, engine) for name in features]
 
 
 def person_folds(person: Ints, outcome: Floats, seed: int) -> Ints:
@@ -204,17 +216,42 @@ def person_folds(person: Ints, outcome: Floats, seed: int) -> Ints:
     return fold[row_of]
 
 
-def _direction(feature: Feature, target: Target, vocabulary: Vocabulary) -> int:
+def _direction(feature: Feature, target: Target, engine: Engine) -> int:
+    ways = {way for ways in _ways(feature, target, engine).values() for way in ways}
+    return ways.pop() if len(ways) == 1 and _follows(feature, engine.vocabulary) else 0
+
+
+def _follows(feature: Feature, vocabulary: Vocabulary) -> bool:
+    """Whether a feature rises as its concept's values rise or its events are more."""
     # How often a value was measured says nothing about the value.
     counts = feature.measure in COUNTING and not vocabulary.concept(feature.concept).numeric
-    if feature.measure not in RISING and not counts:
-        return 0
-    return (feature.concept in target.increasing) - (feature.concept in target.decreasing)
+    return feature.measure in RISING or counts
 
 
-def _moves_either_way(feature: Feature, target: Target) -> bool:
-    declared = feature.concept in (*target.increasing, *target.decreasing)
-    return declared and feature.measure in (Measure.SLOPE, Measure.STANDARD_DEVIATION)
+def _ways(feature: Feature, target: Target, engine: Engine) -> dict[str, set[int]]:
+    """Return what the target declares of the concepts that move a feature: 1 for worse when it is more, -1 for less."""
+    found: dict[str, set[int]] = {}
+    parts = [engine.profile[name].concept for name in feature.of] or [feature.concept]
+    declared = [(name, 1) for name in target.increasing] + [(name, -1) for name in target.decreasing]
+    for name, worse in declared:
+        ways = {way * worse for part in parts for way in (moved_by(part).get(name, ()) if part != name else (1,))}
+        if ways:
+            found[name] = ways
+    return found
+
+
+def _moves_either_way(feature: Feature, target: Target, engine: Engine) -> str | None:
+    """Return a declared concept by which a feature could move the wrong way, if there is one.
+
+    Slopes and spreads may move either way. So may a date that a rule over values gives: the value decides whether there
+    is one. And so may what two declared concepts move to different sides.
+    """
+    ways = _ways(feature, target, engine)
+    follows = _follows(feature, engine.vocabulary)
+    dated_by_rule = engine.vocabulary.concept(feature.concept).kind == "phenotype" and not follows
+    by_rule = feature.concept not in ways and dated_by_rule
+    torn = follows and len({way for each in ways.values() for way in each}) > 1
+    return next(iter(ways), None) if feature.measure in EITHER_WAY or by_rule or torn else None
 
 
 def _fixed(features: tuple[str, ...], target: Target, engine: Engine, seed: int) -> dict[str, object]:

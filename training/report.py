@@ -21,6 +21,8 @@ def summary(trained: Trained) -> dict[str, Any]:
         "censored": evidence.censoring.censored,
         "weights_truncated": evidence.censoring.truncated,
         "outcome": list(card.target.outcome),
+        "outcome_definition": card.target.definition,
+        "outcomes_found_by": evidence.cohort.found_by,
         "horizon": card.target.horizon,
         "features": list(card.features),
         "dropped": evidence.dropped,

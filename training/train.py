@@ -74,7 +74,7 @@ def train(
     WeibingError
         If the records hold too few outcomes.
     """
-    engine = engine or Engine()
+    engine = engine or Engine.of_store(store)
     progress(f"{target.name}: finding who is at risk")
     found = cohort(store, target, engine.vocabulary)
     if not len(found.rows):

@@ -4,7 +4,7 @@ Columns that the standard lets one leave out, write in another type or add are t
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from meds import schema as meds
 
 from features.errors import WeibingError, did_you_mean
 from features.events import SCHEMA, EventStore
+from features.records import PAIRS, ROW, pairs_of, read_pairs
 from features.sources.report import IngestReport, Reason, admit, opened_store
+from features.sources.table.identities import ANYBODY, Identities, Who
 from features.sources.table.residents import IDENTITY_OR_MOBILE, are_identity_numbers
 from features.times import zone
 
@@ -29,6 +31,7 @@ def ingest_meds(
     store_path: Path,
     *,
     timezone: str | None = None,
+    who: Who = ANYBODY,
     today: date | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> IngestReport:
@@ -40,6 +43,7 @@ def ingest_meds(
     store_path : the store, created where there is none
     timezone : of the store; and of the data set's times, unless they bear one or Weibing wrote them. By default, that
         of the data set if Weibing wrote it, and else UTC
+    who : what is said of the ids in `subject_id`; the source is by default "meds"
     today : the day after whose end nothing can have happened; by default, today in that zone. Records whose dates were
         shifted into the future need a later one
     progress : called now and then with a line that says how far it is
@@ -52,12 +56,22 @@ def ingest_meds(
     found = _DataSet.found(Path(source), Path(store_path))
     name = timezone or found.store.timezone
     report = IngestReport()
+    identities = who.identities("meds")
     until = today or datetime.now(zone(name)).date()
     kept = found.store
     with opened_store(Path(store_path), timezone=name, name=kept.name, description=kept.description) as store:
         found.require_same_kind(store)
-        admit(found.events(name, report, progress or _in_silence), store, report, until)
+        admit(found.events(_Reading(name, identities, report), progress or _in_silence), store, report, until)
     return report
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How rows are read: the zone of their times, who their subjects are, and the report of what was found."""
+
+    times_in: str
+    identities: Identities
+    report: IngestReport
 
 
 @dataclass(frozen=True)
@@ -93,14 +107,19 @@ class _DataSet:
                 "into a store of its own."
             )
 
-    def events(self, timezone: str, report: IngestReport, progress: Callable[[str], None]) -> Iterator[pl.DataFrame]:
-        """Yield the events, all of a resident at once, so that they can be held against the birth among them."""
-        times_in = "UTC" if self.own else timezone
+    def events(self, reading: _Reading, progress: Callable[[str], None]) -> Iterator[pl.DataFrame]:
+        """Yield the events, all of a resident at once, so that they can be held against the birth among them.
+
+        From a store of our own, with the records that tell them.
+        """
+        reading = replace(reading, times_in="UTC") if self.own else reading
+        report = reading.report
         splits = self.store.path / meds.subject_splits_filepath
         if splits.is_file():
             report.add_rows(f"{meds.subject_splits_filepath} (not taken in)", pq.read_metadata(splits).num_rows)
         for number, shard in enumerate(self.shards, 1):
-            for rows in _whole_residents(_as_in_the_store(rows, shard, times_in, report) for rows in _batches(shard)):
+            batches = _with_records(_batches(shard), shard) if self.own else _batches(shard)
+            for rows in _whole_residents(_as_in_the_store(rows, shard, reading) for rows in batches):
                 report.add_rows(meds.data_subdirectory, len(rows))
                 yield rows
             progress(f"{number:,} of {len(self.shards):,} files: {report.rows[meds.data_subdirectory]:,} rows")
@@ -116,6 +135,15 @@ def _batches(shard: Path) -> Iterator[pl.DataFrame]:
         raise WeibingError(f"{shard} cannot be read to its end: {error}") from error
 
 
+def _with_records(batches: Iterator[pl.DataFrame], shard: Path) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a shard of our own, each once for every record that tells it."""
+    pairs, first = read_pairs(pairs_of(shard)), 0
+    for rows in batches:
+        numbered = rows.with_row_index(ROW, first).with_columns(pl.col(ROW).cast(PAIRS[ROW]))
+        first += len(rows)
+        yield numbered.join(pairs, on=ROW, how="left", maintain_order="left").drop(ROW) if len(pairs) else rows
+
+
 def _whole_residents(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Cut the rows anew, between two residents."""
     rest = pl.DataFrame()
@@ -128,17 +156,28 @@ def _whole_residents(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     yield rest
 
 
-def _as_in_the_store(rows: pl.DataFrame, shard: Path, times_in: str, report: IngestReport) -> pl.DataFrame:
+def _as_in_the_store(rows: pl.DataFrame, shard: Path, reading: _Reading) -> pl.DataFrame:
     """Return rows with the store's types; identity and telephone numbers are struck out of texts."""
     types = {name: dtype for name, dtype in SCHEMA.items() if name in rows.columns and name != "time"}
     cast = rows.with_columns(
-        _in_utc(rows["time"], times_in), *(pl.col(name).cast(dtype, strict=False) for name, dtype in types.items())
+        _in_utc(rows["time"], reading.times_in),
+        *(pl.col(name).cast(dtype, strict=False) for name, dtype in types.items()),
     )
     for column in ("subject_id", "code"):
         if cast[column].null_count():
             raise WeibingError(f'{shard}: there are events without a "{column}", which MEDS does not allow.')
-    _require_no_identity_numbers(cast["subject_id"], shard)
-    return _without_numbers_of_people(cast, report) if "text_value" in types else cast
+    known = _about_residents(cast, shard, reading)
+    return _without_numbers_of_people(known, reading.report) if "text_value" in types else known
+
+
+def _about_residents(rows: pl.DataFrame, shard: Path, reading: _Reading) -> pl.DataFrame:
+    """Return the rows of residents, under their own ids."""
+    if not reading.identities.given:
+        _require_no_identity_numbers(rows["subject_id"], shard)
+        return rows
+    residents = reading.identities.residents(rows["subject_id"].cast(pl.String))
+    reading.report.remark(Reason.NOT_LISTED, meds.data_subdirectory, residents.null_count())
+    return rows.with_columns(residents.alias("subject_id")).drop_nulls("subject_id")
 
 
 def _in_utc(times: pl.Series, timezone: str) -> pl.Series:
@@ -170,8 +209,8 @@ def _require_no_identity_numbers(residents: pl.Series, shard: Path) -> None:
     large = residents.filter(residents >= SMALLEST_IDENTITY_NUMBER).unique()
     if are_identity_numbers(large.cast(pl.String)):
         raise WeibingError(
-            f"{shard}: the residents are identity numbers, which never enter the store. Hash them with a secret before "
-            "you export them."
+            f"{shard}: the residents are identity numbers, which never enter the store. Hash them: put a secret in an "
+            "environment variable and give its name as the key, such as WEIBING_RESIDENT_KEY."
         )
 
 

@@ -1,7 +1,7 @@
 """What every source shares: events are admitted to the store here, and what was wrong with them is counted.
 
-Nothing is lost in silence: ``events_read`` is the sum of the events written, the duplicates, and the events left out
-for a reason that the report names.
+Nothing is lost in silence: ``events_read`` is the sum of the events written, the duplicates, those of outdated versions
+of records, and those left out for a reason that the report names.
 """
 
 import shutil
@@ -20,6 +20,17 @@ from meds import schema as meds
 from numpy.typing import NDArray
 
 from features.events import EventStore, normalised
+from features.records import (
+    NONE,
+    PAIRS,
+    RECORD,
+    ROW,
+    announcements,
+    latest_tellings,
+    pairs_of,
+    read_pairs,
+    record_of,
+)
 from features.times import instant
 from features.vocabulary import Meaning, Vocabulary, builtin
 
@@ -55,6 +66,7 @@ class Reason(Enum):
     PART = "parts of resources that cannot be used", Fate.LEFT_OUT
     FILTERED = "rows that a filter leaves out", Fate.LEFT_OUT
     NO_RESIDENT = "rows without a resident", Fate.LEFT_OUT
+    NOT_LISTED = "ids that the crosswalk does not list", Fate.LEFT_OUT
     NOT_A_NUMBER = "cells that are not a number", Fate.LEFT_OUT
     NOT_A_DATE = "cells that are not a date", Fate.LEFT_OUT
     NOT_AN_AGE = "cells that are not an age", Fate.LEFT_OUT
@@ -107,8 +119,10 @@ class IngestReport:
     """What an ingest read, what it wrote, and why something did not go in.
 
     `rows` counts the rows by table, or whatever else a source consists of and `rows_are` calls it; where each of them
-    becomes events or is left out as a whole, `rows_taken` counts the former. `remarks` counts, by reason, the things (a
-    column, a code, a concept) that it was about.
+    becomes events or is left out as a whole, `rows_taken` counts the former. `outdated` are events of records of which
+    a later version is known. Of the records that the store knew, `records_replaced` tell otherwise now, and
+    `events_removed` events went with that. `remarks` counts, by reason, the things (a column, a code, a concept) that
+    it was about.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -117,6 +131,9 @@ class IngestReport:
     events_read: int = 0
     events_written: int = 0
     duplicates: int = 0
+    outdated: int = 0
+    records_replaced: int = 0
+    events_removed: int = 0
     residents_new: int = 0
     residents_known: int = 0
     remarks: dict[Reason, dict[str, Tally]] = field(default_factory=dict)
@@ -157,7 +174,14 @@ class IngestReport:
         return {
             "rows": self.rows,
             **({} if self.rows_taken is None else {"rows_taken": self.rows_taken}),
-            "events": {"read": self.events_read, "written": self.events_written, "duplicates": self.duplicates},
+            "events": {
+                "read": self.events_read,
+                "written": self.events_written,
+                "duplicates": self.duplicates,
+                "outdated": self.outdated,
+                "removed": self.events_removed,
+            },
+            "records": {"replaced": self.records_replaced},
             "residents": {"new": self.residents_new, "known": self.residents_known},
             "remarks": {reason.name.lower(): self._listed(reason) for reason in Reason if reason in self.remarks},
         }
@@ -176,6 +200,7 @@ class IngestReport:
             _Line("  read", self.events_read),
             _Line("  written", self.events_written),
             _Line("  told twice, or in the store already", self.duplicates),
+            *self._lines_of_records(),
             _Line("Residents"),
             _Line("  new", self.residents_new),
             _Line("  known", self.residents_known),
@@ -183,6 +208,14 @@ class IngestReport:
         for fate in Fate:
             lines += self._lines_of(fate)
         return _aligned(lines)
+
+    def _lines_of_records(self) -> "Iterator[_Line]":
+        if self.outdated:
+            yield _Line("  of a record whose later version is known", self.outdated)
+        if self.records_replaced or self.events_removed:
+            yield _Line("Records")
+            yield _Line("  replaced by what they tell now", self.records_replaced)
+            yield _Line("  events that went with it", self.events_removed)
 
     def _lines_of(self, fate: Fate) -> "Iterator[_Line]":
         reasons = [reason for reason in Reason if reason.fate is fate and reason in self.remarks]
@@ -208,6 +241,7 @@ def admit(frames: Iterable[pl.DataFrame], store: EventStore, report: IngestRepor
     Parameters
     ----------
     frames : events with at least `subject_id`, `time` and `code`
+        And of which record they are, where the source says: see `features/records.py`.
     store : written to
     report : what was found is added to it
     today : a day of the store's time zone
@@ -217,19 +251,20 @@ def admit(frames: Iterable[pl.DataFrame], store: EventStore, report: IngestRepor
     WeibingError
         If the store was made elsewhere, or another ingest is writing to it.
     """
-    admission = _Admission(
-        report,
-        builtin(),
-        instant(today + timedelta(days=1), store.timezone),
-        store.timezone,
-        births=_told_in(store, BIRTH, pl.col("time").cast(pl.Int64)),
-        sexes=_told_in(store, FEMALE, pl.col("numeric_value").cast(pl.Int64)),
-    )
+    births, sexes = _FirstTold(), _FirstTold()
+    for shard in store.shards:
+        births.read(shard, BIRTH, pl.col("time").cast(pl.Int64))
+        sexes.read(shard, FEMALE, pl.col("numeric_value").cast(pl.Int64))
+    end = instant(today + timedelta(days=1), store.timezone)
+    admission = _Admission(report, builtin(), end, store.timezone, births, sexes)
     done = store.append(map(admission.judge, frames))
     report.events_written += done.events_new
     report.duplicates += done.events_duplicate
     report.residents_new += done.residents_new
     report.residents_known += done.residents_known
+    report.outdated += done.events_outdated
+    report.records_replaced += done.records_replaced
+    report.events_removed += done.events_removed
 
 
 @contextmanager
@@ -263,12 +298,53 @@ def _remove_empty_store(path: Path, *, and_folder: bool) -> None:
 
 
 @dataclass
+class _Tellers:
+    """Which records told something of which residents; a record that comes again is taken back what it told."""
+
+    records: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    residents: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def add(self, records: NDArray[np.int64], residents: NDArray[np.int64]) -> None:
+        """Remember who told of whom."""
+        new = records != NONE
+        at = np.searchsorted(self.records, records[new])
+        order = np.argsort(records[new], kind="stable")
+        self.records = np.insert(self.records, at[order], records[new][order])
+        self.residents = np.insert(self.residents, at[order], residents[new][order])
+
+    def take_back(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Forget what some records told; return the residents of whom no record tells any more."""
+        going = np.isin(self.records, records)
+        if not going.any():
+            return np.empty(0, np.int64)
+        left = np.unique(self.residents[going])
+        self.records, self.residents = self.records[~going], self.residents[~going]
+        return np.setdiff1d(left, self.residents)
+
+
+@dataclass
 class _FirstTold:
     """The first value told of each resident, such as the birth, and whether this ingest has written it."""
 
-    residents: NDArray[np.int64]
-    values: NDArray[np.int64]
-    written: NDArray[np.bool_]
+    residents: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    values: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    written: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    tellers: _Tellers = field(default_factory=_Tellers)
+
+    def read(self, shard: Path, code: str, value: pl.Expr) -> None:
+        """Learn what a shard of the store tells by a code, and who told it."""
+        scan = pl.scan_parquet(shard, row_index_name=ROW)
+        rows = scan.filter(pl.col("code") == code).select(pl.col(ROW).cast(PAIRS[ROW]), "subject_id", value=value)
+        told = rows.collect().drop_nulls().sort("subject_id", "value")
+        self._learn(told["subject_id"].to_numpy(), told["value"].to_numpy())
+        by = told.join(read_pairs(pairs_of(shard)), on=ROW)
+        self.tellers.add(by[RECORD].to_numpy(), by["subject_id"].to_numpy())
+
+    def take_back(self, records: NDArray[np.int64]) -> None:
+        """Forget what only these records told, since they are about to tell it anew."""
+        gone = np.searchsorted(self.residents, self.tellers.take_back(records))
+        self.residents, self.values = np.delete(self.residents, gone), np.delete(self.values, gone)
+        self.written = np.delete(self.written, gone)
 
     def of(self, residents: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return whether something is known of each resident, and what (anything where nothing is)."""
@@ -278,16 +354,21 @@ class _FirstTold:
         return self.residents[at] == residents, self.values[at]
 
     def hear(
-        self, residents: NDArray[np.int64], values: NDArray[np.int64]
+        self, residents: NDArray[np.int64], values: NDArray[np.int64], records: NDArray[np.int64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Learn from what is told; return which rows agree with what was told first, and which of them to write."""
+        """Learn from what is told; return which rows agree with what was told first, and which of them to write.
+
+        Each record that agrees is written, so that one of them may be taken back without the others.
+        """
         self._learn(residents, values)
         at = np.searchsorted(self.residents, residents)
         agrees = self.values[at] == values
+        write = agrees & (records != NONE)
+        self.written[at[write]] = True
         unwritten = np.flatnonzero(agrees & ~self.written[at])
-        write = np.zeros(len(residents), bool)
         write[unwritten[_first_of_each(residents[unwritten])]] = True
         self.written[at[write]] = True
+        self.tellers.add(records[write], residents[write])
         return agrees, write
 
     def _learn(self, residents: NDArray[np.int64], values: NDArray[np.int64]) -> None:
@@ -311,7 +392,20 @@ class _Admission:
     sexes: _FirstTold
 
     def judge(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Count what is wrong with the events; return those that go in."""
+        """Count what is wrong with the events; return those that go in, and every record that was told."""
+        if RECORD not in frame.columns:
+            return self._judged(frame)
+        frame, records = normalised(frame), announcements(frame)
+        latest = latest_tellings(frame, records)
+        events = latest.filter(pl.col("code").is_not_null())
+        outdated = int(frame["code"].count()) - len(events)
+        self.report.events_read += outdated
+        self.report.outdated += outdated
+        for first in (self.births, self.sexes):
+            first.take_back(records[RECORD].to_numpy())
+        return pl.concat([self._judged(events), records], how="diagonal_relaxed")
+
+    def _judged(self, frame: pl.DataFrame) -> pl.DataFrame:
         self.report.events_read += len(frame)
         events = self._up_to_today(normalised(frame))
         events = self._told_once(events, BIRTH, events["time"].cast(pl.Int64), self.births, Reason.ANOTHER_BIRTH)
@@ -345,7 +439,8 @@ class _Admission:
         about = ((events["code"] == code) & values.is_not_null()).arg_true()
         if not len(about):
             return events
-        agrees, write = first.hear(events["subject_id"][about].to_numpy(), values[about].to_numpy())
+        records = record_of(events)[about.to_numpy()]
+        agrees, write = first.hear(events["subject_id"][about].to_numpy(), values[about].to_numpy(), records)
         self.report.duplicates += int((agrees & ~write).sum())
         self.report.remark(reason, code, int((~agrees).sum()))
         keep = np.ones(len(events), bool)
@@ -390,22 +485,6 @@ def _numbers_of(events: pl.DataFrame, code: str, unit: str | None) -> pl.Series:
 def _span(numbers: pl.Series) -> tuple[float, float] | None:
     values = numbers.to_numpy()
     return (float(values.min()), float(values.max())) if len(values) else None
-
-
-def _told_in(store: EventStore, code: str, value: pl.Expr) -> _FirstTold:
-    """Return the first value of a code that the store tells of each resident."""
-    parts = [
-        pl.scan_parquet(shard)
-        .filter(pl.col("code") == code)
-        .select("subject_id", value=value)
-        .drop_nulls()
-        .group_by("subject_id")
-        .agg(pl.col("value").min())
-        .collect()
-        for shard in store.shards
-    ]
-    told = pl.concat([pl.DataFrame(schema={"subject_id": pl.Int64, "value": pl.Int64}), *parts]).sort("subject_id")
-    return _FirstTold(told["subject_id"].to_numpy(), told["value"].to_numpy(), np.zeros(len(told), bool))
 
 
 def _first_of_each(residents: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -1,5 +1,6 @@
 """The event store: the MEDS format on disk, and nothing lost and nothing twice."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -22,9 +23,14 @@ from meds import schema as meds
 from polars.testing import assert_frame_equal
 
 from features import events as events_module
+from features import generation
 from features.errors import WeibingError
 from features.events import SCHEMA, Appended, EventStore, canonical, normalised, resident_hash
 from tests.tables import events_from
+
+# Processes are forked from one that has imported this module and started no thread.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
 
 HISTORY = """
     subject_id | time       | code          | value | unit    | text
@@ -538,9 +544,83 @@ def test_a_swap_that_was_not_begun_is_forgotten_by_the_next_writer(store):
     assert store.residents().tolist() == [1, 2, 3, 4]
 
 
-# Processes are forked from one that has imported this module and started no thread.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
+def test_a_long_pass_sees_the_store_of_one_moment(store, small_shards):
+    store.append([batch(1, 60)])
+    before = all_of(store)
+    with store.held() as still:
+        shards = still.shards
+        first = still.read(shards[0])
+        for start in (61, 161):
+            store.append([batch(start, start + 99, days=2), batch(1, 60, days=7)])
+        rest = [still.read(shard) for shard in shards[1:]]
+        assert_frame_equal(canonical(pl.concat([first, *rest])), before)
+        assert still.residents().tolist() == list(range(1, 61))
+        assert len(still.resident(5)) == 5
+        assert (still.timezone, still.name) == (store.timezone, store.name)
+    assert len(store.residents()) == 260
+    assert sorted(path.name for path in store.path.iterdir()) == [".lock", "data", "metadata"]
+
+
+def test_a_pass_that_is_given_to_other_processes_is_of_one_moment(store, small_shards):
+    store.append([batch(1, 60)])
+    with store.held() as still, PROCESSES.Pool(1) as pool:
+        store.append([batch(1, 160, days=7)])
+        assert sum(pool.map(rows_of, still.shards)) == 60 * 5
+
+
+def rows_of(shard: Path) -> int:
+    return len(pl.read_parquet(shard))
+
+
+def hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    """Hold a store for as long as one lives."""
+    with EventStore.open(path).held():
+        ready.set()
+        time.sleep(60)
+
+
+def test_what_a_killed_reader_held_is_cleared_by_the_next_writer_and_what_a_living_one_holds_is_not(store):
+    store.append([batch(1, 3)])
+    ready = PROCESSES.Event()
+    reader = PROCESSES.Process(target=hold, args=(store.path, ready))
+    reader.start()
+    assert ready.wait(timeout=60)
+    store.append([batch(4, 5)])
+    assert len(list(store.path.glob(".read-*"))) == 1
+    reader.kill()
+    reader.join()
+    store.append([batch(6, 7)])
+    assert not list(store.path.glob(".read-*"))
+
+
+def test_a_data_set_made_elsewhere_is_held_as_it_is(foreign):
+    with EventStore.open(foreign).held() as still:
+        assert still.path == foreign
+    assert sorted(path.name for path in foreign.iterdir()) == ["data", "metadata"]
+
+
+def test_a_store_that_one_may_not_write_to_is_read_in_its_place(store, monkeypatch):
+    def refuse(**where: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    store.append([batch(1, 3)])
+    monkeypatch.setattr(generation, "mkdtemp", refuse)
+    with store.held() as still:
+        assert still.residents().tolist() == [1, 2, 3]
+
+
+def test_every_file_and_folder_is_on_the_disk_before_it_takes_the_place_of_another(store, monkeypatch, small_shards):
+    done: list[str] = []
+    keep, rename = generation.keep, Path.rename
+    monkeypatch.setattr(generation, "keep", lambda path: (done.append(f"keep {path.name}"), keep(path)))
+    monkeypatch.setattr(Path, "rename", lambda path, to: (done.append(f"rename {path.name}"), rename(path, to))[1])
+    store.append([batch(1, 30)])
+    names = [path.name for path in (store.path / "data").iterdir()]
+    begin = done.index("rename data")
+    assert done[begin : begin + 5] == ["rename data", "keep store", "rename data", "rename data.ready", "keep store"]
+    assert {f"keep {name}" for name in (*names, "data")} <= set(done[:begin])
+
+
 STEPS = {"os.rename", "os.mkdir", "os.rmdir", "os.link"}
 
 

@@ -1,6 +1,7 @@
 """What each measure makes of a history, drawn as a table."""
 
 from math import isnan, sqrt
+from statistics import stdev
 
 import pytest
 
@@ -12,18 +13,25 @@ from features.measures import (
     active,
     age,
     count,
+    daily_variability,
+    days,
     ever,
     latest,
     maximum,
     mean,
     minimum,
+    night_to_day,
+    per_day,
+    share_of_days,
     since,
     since_first,
     slope,
     standard_deviation,
     static,
+    summed,
+    variation,
 )
-from features.profile import PROFILE, Profile
+from features.profile import Profile
 from features.times import instant, microseconds
 from features.vocabulary import builtin
 from tests.tables import events_from
@@ -36,8 +44,21 @@ THREE_PRESSURES = """
 """
 
 
-def value_of(history: str, feature: Feature, at: str = "2025-01-01") -> float | None:
-    value = float(Engine(Profile(feature)).one(events_from(history), microseconds(instant(at)))[0])
+# Times are drawn in UTC; days and nights are those of China, eight hours ahead.
+CUFF_AT_HOME = """
+    time             | code     | value
+    2024-12-01T00:00 | home_sbp | 150
+    2024-12-01T13:00 | home_sbp | 130
+    2024-12-01T15:00 | home_sbp | 120
+    2024-12-02T00:00 | home_sbp | 148
+    2024-12-02T21:00 | home_sbp | 110
+    2024-12-03T00:00 | home_sbp | 146
+"""
+
+
+def value_of(history: str, feature: Feature, at: str = "2025-01-01", timezone: str = "Asia/Shanghai") -> float | None:
+    engine = Engine(Profile(feature), timezone=timezone)
+    value = float(engine.one(events_from(history), microseconds(instant(at)))[0])
     return None if isnan(value) else value
 
 
@@ -77,6 +98,109 @@ def test_extremes_spread_and_count_over_a_look_back():
 
 def test_a_spread_needs_two_values():
     assert value_of(THREE_PRESSURES, standard_deviation("sbp", within="400d")) is None
+
+
+def test_the_coefficient_of_variation_is_the_spread_over_the_mean():
+    assert value_of(THREE_PRESSURES, variation("sbp")) == pytest.approx(10 / 140)
+    assert value_of(THREE_PRESSURES, variation("sbp", within="800d")) is None, "two values do not tell"
+    no_mean = """
+        time       | code                 | value
+        2024-01-01 | bone_density_t_score | -1
+        2024-02-01 | bone_density_t_score | -2
+        2024-03-01 | bone_density_t_score | -3
+    """
+    assert value_of(no_mean, variation("bone_density_t_score")) is None
+
+
+def test_a_sum_adds_the_values_and_is_0_where_there_are_none():
+    stays = """
+        time       | code           | value | unit
+        2022-03-01 | length_of_stay | 30    | d
+        2024-03-01 | length_of_stay | 4     | d
+        2024-09-01 | length_of_stay | 7     | d
+    """
+    assert value_of(stays, summed("length_of_stay", within="1y")) == 4 + 7
+    assert value_of(THREE_PRESSURES, summed("length_of_stay", within="1y")) == 0
+
+
+def test_days_are_those_of_the_county_s_zone():
+    # 23:59 and 00:00 in China, on the 4th and the 5th; in UTC both are on the 4th.
+    midnight = """
+        time             | code | value
+        2024-03-04T15:59 | fall |
+        2024-03-04T16:00 | fall |
+    """
+    assert value_of(midnight, days("fall")) == 2
+    assert value_of(midnight, days("fall"), timezone="UTC") == 1
+    assert value_of(midnight, count("fall")) == 2
+    assert value_of(midnight, days("fall"), at="2024-01-01") == 0
+
+
+def test_a_zone_that_keeps_summer_time_is_taken_at_its_standard_time():
+    midsummer = """
+        time             | code | value
+        2024-07-01T22:30 | fall |
+        2024-07-01T23:30 | fall |
+    """
+    # 23:30 and 00:30 at UTC+1; the clocks say 00:30 and 01:30.
+    assert value_of(midsummer, days("fall"), timezone="Europe/Berlin") == 2
+
+
+def test_the_share_of_days_says_how_regularly_a_device_is_worn():
+    # Three local days have a reading, of the ten before.
+    assert value_of(CUFF_AT_HOME, share_of_days("home_sbp", within="10d"), at="2024-12-04") == pytest.approx(3 / 10)
+    # A look-back of a day holds two local days; a share is 1 at most.
+    assert value_of(CUFF_AT_HOME, share_of_days("home_sbp", within="1d"), at="2024-12-02T00:30") == 1
+    assert value_of(CUFF_AT_HOME, share_of_days("home_sbp", within="10d"), at="2023-01-01") == 0
+
+
+def test_what_is_told_in_parts_is_summed_by_day():
+    steps = """
+        time             | code  | value
+        2024-12-01T02:00 | steps | 1000
+        2024-12-01T05:00 | steps | 2500
+        2024-12-02T02:00 | steps | 4000
+    """
+    assert value_of(steps, per_day("steps", within="90d")) == (1000 + 2500 + 4000) / 2
+    assert value_of(steps, per_day("steps", within="1d")) is None
+
+
+def test_day_to_day_variability_is_the_spread_of_the_means_of_days():
+    # Local days: 12-01 holds 150, 130, 120; 12-02 holds 148; 12-03 holds 110 and 146.
+    means = [(150 + 130 + 120) / 3, 148, (110 + 146) / 2]
+    assert value_of(CUFF_AT_HOME, daily_variability("home_sbp", within="90d")) == pytest.approx(stdev(means))
+    assert value_of(CUFF_AT_HOME, daily_variability("home_sbp", at_least=4)) is None
+    in_utc = [(150 + 130 + 120) / 3, (148 + 110) / 2, 146]
+    found = value_of(CUFF_AT_HOME, daily_variability("home_sbp", within="90d"), timezone="UTC")
+    assert found == pytest.approx(stdev(in_utc))
+
+
+def test_the_night_pattern_is_the_mean_at_night_over_the_mean_by_day():
+    # Local times: 08:00, 21:00 and 23:00 on the first day, 08:00 on the second, 05:00 and 08:00 on the third.
+    night, by_day = (120 + 110) / 2, (150 + 130 + 148 + 146) / 4
+    assert value_of(CUFF_AT_HOME, night_to_day("home_sbp", within="90d", at_least=2)) == pytest.approx(night / by_day)
+    assert value_of(CUFF_AT_HOME, night_to_day("home_sbp", within="90d", at_least=3)) is None
+
+
+def test_a_night_begins_at_ten_and_ends_at_six():
+    edges = """
+        time                | code     | value
+        2024-12-01T13:59:59 | home_sbp | 150
+        2024-12-01T14:00:00 | home_sbp | 100
+        2024-12-01T21:59:59 | home_sbp | 104
+        2024-12-01T22:00:00 | home_sbp | 154
+    """
+    assert value_of(edges, night_to_day("home_sbp", at_least=2)) == pytest.approx((100 + 104) / (150 + 154))
+
+
+def test_what_is_dated_by_its_day_alone_is_neither_of_the_night_nor_of_the_day():
+    dated = """
+        time                | code     | value
+        2024-12-01T16:00:00 | home_sbp | 170
+        2024-12-01T17:00:00 | home_sbp | 108
+        2024-12-02T01:00:00 | home_sbp | 135
+    """
+    assert value_of(dated, night_to_day("home_sbp", at_least=1)) == pytest.approx(108 / 135)
 
 
 def test_slope_is_the_change_per_year():
@@ -231,12 +355,11 @@ def test_units_and_labels_follow_the_measure():
     assert slope("sbp", within="5y").unit(sbp) == "mm[Hg]/a"
     assert count("sbp").unit(sbp) == ""
     assert since("sbp").unit(sbp) == "d"
+    assert daily_variability("home_sbp").unit(builtin().concept("home_sbp")) == "mm[Hg]"
+    assert night_to_day("home_sbp").unit(builtin().concept("home_sbp")) == ""
+    assert per_day("steps").unit(builtin().concept("steps")) == "{steps}/d"
+    assert slope("phq9").unit(builtin().concept("phq9")) == ""
     assert mean("sbp", within="1y").label(sbp) == "systolic blood pressure, mean, 1y"
-
-
-def test_every_feature_of_the_profile_belongs_to_a_known_concept():
-    Engine(PROFILE)
-    assert len(PROFILE) == len(set(PROFILE.names))
 
 
 def test_a_profile_refuses_the_same_name_twice():

@@ -3,12 +3,23 @@
 import csv
 import re
 from collections import Counter
+from math import inf
 
 import polars as pl
 import pytest
 
 from features.errors import WeibingError
-from features.vocabulary import BUILTIN, COLUMNS, DENIED, HIERARCHICAL, TEXTS, Vocabulary, builtin, text_concepts
+from features.vocabulary import (
+    BUILTIN,
+    COLUMNS,
+    DENIED,
+    HIERARCHICAL,
+    NUMERIC_KINDS,
+    TEXTS,
+    Vocabulary,
+    builtin,
+    text_concepts,
+)
 
 MARKS = {"VP", "VI", "VS", "M", "M-"}
 
@@ -72,6 +83,29 @@ def test_modifiable_is_yes_or_no():
 
 def test_every_concept_in_a_unit_is_a_number():
     assert [c.name for c in builtin().concepts.values() if c.unit and not c.numeric and c.kind != "static"] == []
+
+
+def test_every_number_has_a_plausible_range():
+    numbers = [concept for concept in builtin().concepts.values() if concept.kind in NUMERIC_KINDS]
+    assert [concept.name for concept in numbers if not -inf < concept.low < concept.high < inf] == []
+
+
+def test_a_measurement_without_a_unit_is_a_score_a_count_a_ratio_or_a_chart():
+    bare = {c.name for c in builtin().concepts.values() if c.kind == "measurement" and not c.unit}
+    scores = {name for name in bare if name.endswith(("_score", "_count"))}
+    strips = {"urine_protein", "urine_glucose", "urine_ketones", "urine_blood"}
+    stays = {f"{kind}_visits_prior_year" for kind in ("inpatient", "outpatient", "emergency")}
+    questionnaires = {"mmse", "phq2", "phq9"}
+    visual = {"visual_acuity_left", "visual_acuity_right", "corrected_acuity_left", "corrected_acuity_right"}
+    ratios = {"ankle_brachial_index", "bone_density_t_score", "fib4", "triglycerides_to_hdl"}
+    stages = {"uacr_stage", "frailty_deficits", "frailty_assessable", "frailty_index"}
+    assert bare <= scores | strips | stays | questionnaires | visual | ratios | stages
+
+
+@pytest.mark.parametrize("label", ["label_en", "label_zh"])
+def test_no_two_concepts_share_a_label(label):
+    times = Counter(row[label] for row in rows_of("concepts.csv"))
+    assert [shared for shared, count in times.items() if count > 1] == []
 
 
 @pytest.mark.parametrize(
@@ -207,6 +241,10 @@ def test_lithium_is_no_antipsychotic_though_it_stands_among_them():
         ("E11.300x021", {"diabetes", "diabetic_retinopathy"}),
         ("H36.0*", {"diabetes", "diabetic_retinopathy"}),
         ("E11.400+G63.2*", {"diabetes", "diabetic_neuropathy"}),
+        ("E11.200x002+N08.3*", {"diabetes", "diabetic_kidney_disease"}),
+        ("E11.3†H36.0*", {"diabetes", "diabetic_retinopathy"}),
+        ("E11.500x041+I79.2*", {"diabetes", "diabetic_foot", "peripheral_artery_disease"}),
+        ("G63.2*", {"diabetes", "diabetic_neuropathy"}),
         ("E11.7", {"diabetes", "other_diabetes_complication"}),
         ("E14.9", {"diabetes"}),
         ("N18.501", {"ckd", "kidney_failure"}),
@@ -235,16 +273,73 @@ def test_a_code_may_say_the_value_of_a_finding():
     }
 
 
-@pytest.mark.parametrize("group", ["250.4", "581", "583", "585", "586"])
-def test_the_icd_9_group_of_the_kidney_is_known(group):
-    assert concepts_of(f"ICD9//{group}") & {"diabetic_kidney_disease", "ckd"}
+@pytest.mark.parametrize(
+    ("groups", "concepts"),
+    [
+        ("250.4 581 583 585 586", {"diabetic_kidney_disease", "ckd"}),
+        ("250.5 362 369", {"diabetic_retinopathy"}),
+        ("250.6 337 356 357 713", {"diabetic_neuropathy"}),
+        ("410 411 412 413 414", {"ischaemic_heart_disease"}),
+        ("428", {"heart_failure"}),
+        ("430 431 432 433 434 435 436 437 438", {"stroke"}),
+        ("440 443 250.7", {"peripheral_artery_disease"}),
+        ("250 250.01 250.83", {"diabetes"}),
+        ("401 401.9 402.91", {"hypertension"}),
+    ],
+    ids=["kidney", "eye", "nerves", "coronary", "heart failure", "brain", "arteries", "diabetes", "hypertension"],
+)
+def test_the_icd_9_groups_of_the_inpatients_with_diabetes_are_known(groups, concepts):
+    assert [group for group in groups.split() if not concepts_of(f"ICD9//{group}") & concepts] == []
 
 
 @pytest.mark.parametrize(
-    ("system", "at_least"), [("LOINC", 60), ("OMOP", 150), ("WS", 10), ("ICD10", 300), ("ICD9", 50), ("ATC", 80)]
+    ("code", "concept"),
+    [
+        ("WS//DE04.10.174.00", "sbp"),
+        ("WS//DE04.10.176.00", "dbp"),
+        ("WS//DE04.50.083.00", "hba1c"),
+        ("WS//DE04.50.092.00", "creatinine"),
+        ("LOCAL//收缩压", "sbp"),
+        ("LOCAL//空腹血糖", "glucose_fasting"),
+        ("LOCAL//血清低密度脂蛋白胆固醇", "ldl"),
+        ("LOINC//8480-6", "sbp"),
+        ("OMOP//3004249", "sbp"),
+        ("sbp", "sbp"),
+    ],
+)
+def test_a_measurement_is_known_by_the_code_of_every_system(code, concept):
+    assert concepts_of(code) == {concept}
+
+
+def test_what_a_form_s_header_or_a_data_element_names_is_a_quantity_and_no_answer():
+    """A coded answer means another thing in each form, and a word says nothing of yes or no: mappings say both."""
+    named = {row["concept"] for row in rows_of("codes.csv") if row["system"] in {"LOCAL", "WS"}}
+    answers = {"cigarettes_per_day", "liquor_per_day", "exercise_minutes", "smoking_start_age", "smoking_quit_age"}
+    assert {builtin().concept(name).kind for name in named - answers} == {"measurement"}
+
+
+def test_the_longest_listed_beginning_of_a_code_counts():
+    listed = builtin().listed
+    assert listed("ICD10//E11.200X002+N08.3*") == "ICD10//E11.2"
+    assert listed("ICD10//E11.900") in {"ICD10//E11.9", "ICD10//E11"}
+    assert listed("ATC//C09BB04") == "ATC//C09BB"
+    assert concepts_of("ICD10//E11.2") > concepts_of("ICD10//E11")
+
+
+@pytest.mark.parametrize(
+    ("system", "at_least"),
+    [("LOINC", 60), ("OMOP", 150), ("WS", 30), ("LOCAL", 50), ("ICD10", 300), ("ICD9", 50), ("ATC", 80)],
 )
 def test_every_system_of_the_sources_has_codes(system, at_least):
     assert len({row["code"] for row in rows_of("codes.csv") if row["system"] == system}) >= at_least
+
+
+def test_a_code_that_nobody_verified_bears_its_mark():
+    assert {builtin().trust[code] for code in ("LOINC//8480-6", "OMOP//3004249", "MEDS_BIRTH")} == {"VP"}
+    assert builtin().trust["WS//DE04.10.174.00"] == "VI"
+    assert builtin().trust["WS//DE04.50.092.00"] == "VS"
+    assert {builtin().trust[code] for code in ("ICD10//E11.2", "ATC//C09A", "LOINC//14682-9")} <= {"M", "M-"}
+    assert not [row for row in rows_of("codes.csv") if row["system"] in {"ICD10", "ATC"} and row["trust"][0] != "M"]
 
 
 def test_every_trust_mark_is_a_known_one():
@@ -263,8 +358,13 @@ def test_a_value_that_a_code_says_is_plausible():
             assert concept.low <= float(row["value"]) <= concept.high, row
 
 
-def test_the_codes_of_special_categories_mean_nothing():
-    assert [code for code in ("A15", "B20", "F20", "Z21") if concepts_of(f"ICD10//{code}")] == []
+@pytest.mark.parametrize(
+    ("code", "concept"),
+    [("A15.0", "tuberculosis"), ("B20.900", "hiv"), ("Z21", "hiv"), ("F20.0", "severe_mental_illness")],
+)
+def test_a_code_of_the_law_s_special_categories_means_a_concept_that_is_marked_as_one(code, concept):
+    assert concepts_of(f"ICD10//{code}") == {concept}
+    assert builtin().concept(concept).kind == "special"
 
 
 @pytest.mark.parametrize(
@@ -273,12 +373,20 @@ def test_the_codes_of_special_categories_mean_nothing():
         ("glucose", 180.156, "mg/dL", 10),
         ("glucose_2h", 11.1, "mmol/l", 11.1),
         ("hba1c", 53, "mmol/mol", 7.0),
+        ("hba1c", 7.0, "%", 7.0),
+        ("glucose_fasting", 126, "mg/dL", 6.994),
         ("cholesterol", 193.35, "mg/dl", 5),
+        ("cholesterol", 5, "mmol/L", 5),
+        ("hdl", 38.67, "mg/dL", 1),
+        ("ldl", 116.01, "mg/dL", 3),
         ("triglycerides", 88.57, "mg/dL", 1),
         ("creatinine", 1, "mg/dL", 88.4),
         ("creatinine", 0.1, "mmol/L", 100),
         ("uacr", 30, "mg/mmol", 265.2),
         ("uacr", 300, "mg/g{creat}", 300),
+        ("uacr", 30, "mg/g", 30),
+        ("creatinine", 88.4, "umol/L", 88.4),
+        ("home_sbp", 18, "kPa", 135.01),
         ("urine_albumin", 2, "mg/dL", 20),
         ("temperature", 98.6, "[degF]", 37),
         ("temperature", 36.5, "℃", 36.5),

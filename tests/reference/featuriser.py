@@ -1,6 +1,6 @@
 """The slow oracle: features of one resident in plain Python, written for reading, not for speed.
 
-It shares the declaration and the vocabulary with the engine, and nothing else.
+It shares the declarations and the vocabulary with the engine, and nothing else.
 """
 
 import math
@@ -11,10 +11,16 @@ import numpy as np
 
 from features.measures import Feature, Measure
 from features.profile import Profile
+from features.rules import Needed
 from features.vocabulary import Vocabulary
+from tests.reference.findings import Fact, Findings
 
-DAY = 86_400_000_000
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
 YEAR = 31_557_600_000_000
+
+# China keeps one time, eight hours ahead of UTC, all year round.
+ZONE = 8 * HOUR
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,17 @@ class Recorded:
     unit: str | None = None
 
 
-@dataclass(frozen=True)
-class Fact:
-    """What an event says: a concept, and its value in the canonical unit or None."""
-
-    time: int | None
-    concept: str
-    value: float | None
-
-
 def profile_of(events: list[Recorded], index: int, profile: Profile, vocabulary: Vocabulary) -> dict[str, float | None]:
     """Compute every feature of the profile."""
-    facts = with_derived([fact for event in events for fact in facts_of(event, vocabulary)], vocabulary)
-    return {feature.name: feature_of(facts, feature, index) for feature in profile.features}
+    wanted = {feature.concept for feature in profile.features}
+    facts = with_derived([fact for event in events for fact in facts_of(event, vocabulary)], vocabulary, wanted)
+    of_facts = [feature for feature in profile.features if feature.measure is not Measure.TOTAL]
+    found = {feature.name: feature_of(facts, feature, index) for feature in of_facts}
+    for feature in profile.features:
+        if feature.measure is Measure.TOTAL:
+            parts = [found[name] for name in feature.of if found[name] is not None]
+            found[feature.name] = sum(parts) if parts else None
+    return found
 
 
 def facts_of(event: Recorded, vocabulary: Vocabulary) -> list[Fact]:
@@ -62,36 +66,13 @@ def usable(concept: str, value: float | None, vocabulary: Vocabulary) -> bool:
     return known.low <= value <= known.high
 
 
-def with_derived(facts: list[Fact], vocabulary: Vocabulary) -> list[Fact]:
-    """Add eGFR and body mass index at the time of the creatinine and the weight, from what was known by then."""
-    result: list[Fact] = []
-    for fact in facts:
-        result.append(fact)
-        known = {earlier.concept: earlier for earlier in result}
-        value = derived_value(fact, known)
-        name = {"creatinine": "egfr", "weight": "bmi"}.get(fact.concept, "")
-        if value is not None and usable(name, float32(value), vocabulary):
-            result.append(Fact(fact.time, name, float32(value)))
-    return result
-
-
-def derived_value(fact: Fact, known: dict[str, Fact]) -> float | None:
-    """Compute what a creatinine or a weight allows, or None."""
-    if fact.concept == "weight" and "height" in known:
-        return fact.value / (known["height"].value / 100) ** 2
-    born = known.get("age")
-    if fact.concept == "creatinine" and "female" in known and born and born.time is not None and fact.time is not None:
-        age = (fact.time - born.time) / YEAR
-        return ckd_epi_2021(fact.value, age, known["female"].value == 1) if age >= 18 else None
-    return None
-
-
-def ckd_epi_2021(creatinine_umol_l: float, age: float, female: bool) -> float:
-    """Inker et al., N Engl J Med 2021;385:1737-1749."""
-    kappa, alpha = (0.7, -0.241) if female else (0.9, -0.302)
-    ratio = creatinine_umol_l / 88.4 / kappa
-    result = 142 * min(ratio, 1) ** alpha * max(ratio, 1) ** -1.200 * 0.9938**age
-    return result * 1.012 if female else result
+def with_derived(facts: list[Fact], vocabulary: Vocabulary, wanted: set[str]) -> list[Fact]:
+    """Add what the facts say together: derived values, and the phenotypes that the wanted concepts rest on."""
+    needed = Needed.by(wanted)
+    findings = Findings(
+        list(needed.phenotypes), list(needed.deficits), lambda name, value: usable(name, value, vocabulary), ZONE
+    )
+    return findings.of(facts)
 
 
 def feature_of(facts: list[Fact], feature: Feature, index: int) -> float | None:
@@ -100,42 +81,99 @@ def feature_of(facts: list[Fact], feature: Feature, index: int) -> float | None:
     always = [fact for fact in of_concept if fact.time is None]
     start = -math.inf if feature.look_back is None else index - feature.look_back
     dated = [fact for fact in of_concept if fact.time is not None and start <= fact.time < index]
-    times = sorted({fact.time for fact in dated})
+    if feature.measure is Measure.EVER and always and feature.within is None:
+        return 1.0
+    if feature.measure in OF_DATES:
+        return of_times(feature, sorted({fact.time for fact in dated}), index)
+    held = [fact.value for fact in always if fact.value is not None]
+    if feature.measure is Measure.STATIC and held:
+        return held[-1]
+    values = [fact for fact in dated if fact.value is not None]
+    if feature.measure is Measure.SUM:
+        return sum(fact.value for fact in values)
+    return of_values(feature, values) if len(values) >= feature.at_least else None
+
+
+OF_DATES = {
+    *(Measure.COUNT, Measure.EVER, Measure.ACTIVE, Measure.SINCE, Measure.SINCE_FIRST),
+    *(Measure.AGE, Measure.DAYS, Measure.SHARE_OF_DAYS),
+}
+
+
+def of_times(feature: Feature, times: list[int], index: int) -> float | None:
+    """Compute a feature that asks only whether and when, from the different times."""
     match feature.measure:
         case Measure.COUNT:
             return len(times)
-        case Measure.ACTIVE:
+        case Measure.ACTIVE | Measure.EVER:
             return 1.0 if times else 0.0
-        case Measure.EVER:
-            return 1.0 if times or (always and feature.within is None) else 0.0
-        case Measure.SINCE:
-            return (index - times[-1]) / DAY if times else None
-        case Measure.SINCE_FIRST:
-            return (index - times[0]) / DAY if times else None
-        case Measure.AGE:
-            return (index - times[-1]) / YEAR if times else None
-        case Measure.STATIC if always:
-            return always[-1].value
-    values = [fact for fact in dated if fact.value is not None]
-    return of_values(feature, values, index) if len(values) >= feature.at_least else None
-
-
-def of_values(feature: Feature, facts: list[Fact], index: int) -> float | None:
-    """Compute a feature that needs numbers."""
-    values = [fact.value for fact in facts]
+        case Measure.DAYS:
+            return len({local_day(time) for time in times})
+        case Measure.SHARE_OF_DAYS:
+            return min(len({local_day(time) for time in times}) / (feature.look_back / DAY), 1.0)
+    if not times:
+        return None
     match feature.measure:
-        case Measure.MEAN:
-            return statistics.fmean(values)
-        case Measure.MIN:
-            return min(values)
-        case Measure.MAX:
-            return max(values)
-        case Measure.STANDARD_DEVIATION:
-            return statistics.stdev(values)
+        case Measure.SINCE:
+            return (index - times[-1]) / DAY
+        case Measure.SINCE_FIRST:
+            return (index - times[0]) / DAY
+        case Measure.AGE:
+            return (index - times[-1]) / YEAR
+    raise NotImplementedError(feature.measure)
+
+
+PLAIN = {
+    Measure.MEAN: statistics.fmean,
+    Measure.MIN: min,
+    Measure.MAX: max,
+    Measure.STANDARD_DEVIATION: statistics.stdev,
+}
+
+
+def of_values(feature: Feature, facts: list[Fact]) -> float | None:
+    """Compute a feature that needs numbers, of which there are enough."""
+    values = [fact.value for fact in facts]
+    if feature.measure in PLAIN:
+        return PLAIN[feature.measure](values)
+    match feature.measure:
+        case Measure.VARIATION:
+            mean = statistics.fmean(values)
+            return statistics.stdev(values) / mean if mean > 0 else None
         case Measure.SLOPE:
-            return least_squares_slope([(fact.time - index) / YEAR for fact in facts], values)
-    last = max(fact.time for fact in facts)
-    return statistics.fmean(fact.value for fact in facts if fact.time == last)
+            return least_squares_slope([fact.time / YEAR for fact in facts], values)
+        case Measure.PER_DAY:
+            return sum(values) / len({local_day(fact.time) for fact in facts})
+        case Measure.DAILY_VARIABILITY:
+            means = [statistics.fmean(of_day) for of_day in by_day(facts)]
+            return statistics.stdev(means) if len(means) >= feature.at_least else None
+        case Measure.NIGHT_TO_DAY:
+            return night_to_day(facts, feature.at_least)
+        case Measure.LATEST | Measure.STATIC:
+            last = max(fact.time for fact in facts)
+            return statistics.fmean(fact.value for fact in facts if fact.time == last)
+    raise NotImplementedError(feature.measure)
+
+
+def local_day(time: int) -> int:
+    """Number the local day of a time."""
+    return math.floor((time + ZONE) / DAY)
+
+
+def by_day(facts: list[Fact]) -> list[list[float]]:
+    """Group values by local day."""
+    days = sorted({local_day(fact.time) for fact in facts})
+    return [[fact.value for fact in facts if local_day(fact.time) == day] for day in days]
+
+
+def night_to_day(facts: list[Fact], at_least: int) -> float | None:
+    """Divide the mean from 22:00 to 06:00 by the mean of the rest; midnight sharp says no hour."""
+    hours = [((fact.time + ZONE) % DAY / HOUR, fact.value) for fact in facts]
+    night = [value for hour, value in hours if hour >= 22 or 0 < hour < 6]
+    by_day = [value for hour, value in hours if 6 <= hour < 22]
+    if min(len(night), len(by_day)) < at_least or sum(by_day) <= 0:
+        return None
+    return statistics.fmean(night) / statistics.fmean(by_day)
 
 
 def least_squares_slope(times: list[float], values: list[float]) -> float | None:

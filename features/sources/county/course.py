@@ -1,70 +1,144 @@
-"""What befalls the residents, quarter by quarter.
+"""What befalls the residents, year by year.
 
-Within a quarter, hazards are held at what they are at its start and processes do not know of each other, but that
+Within a calendar year, hazards are held at what they are at its start and processes do not know of each other, but that
 death or a move ends them all. That is the whole law of the county: `risk.py` follows it forward exactly.
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
 
-from features.sources.county.hazards import Rates, hazard, ratio_of_duration
-from features.sources.county.period import DAYS_A_YEAR, NEVER, QUARTERS, Days, Flags, Floats, Period
+from features.sources.county.dice import Dice
+from features.sources.county.hazards import Rates, hazard, kinds_of_complication, ratio_of_duration, state_ratio
+from features.sources.county.period import DAYS_A_YEAR, NEVER, Days, Flags, Floats, Period
 from features.sources.county.residents import Residents
-from features.sources.county.tables import rows
+from features.sources.county.tables import rate, rows
 
-PAST_YEARS, PAST_STEP = 60, 5
+PAST_YEARS, PAST_STEP = 60, 2
 PROGRAMME_FROM = 2009
+# Few have more bouts of falls in a year.
+MOST_FALLS = 12
+# What has a beginning that is hidden, and a day on which it is found.
+DISEASES = ("hypertension", "diabetes")
+
+
+@dataclass(frozen=True)
+class Falls:
+    """Bouts of falls, arrays of one shape: who fell (places in the block), on which day, whether it was noted at once.
+
+    A bout is one fall or a few within days (`times`), dated by the first and noted as one.
+    """
+
+    who: Days
+    day: Days
+    noted: Flags
+    times: Days
+
+    def __getitem__(self, some: Flags | Days) -> "Falls":
+        return Falls(self.who[some], self.day[some], self.noted[some], self.times[some])
+
+    @classmethod
+    def together(cls, parts: list["Falls"]) -> "Falls":
+        """Return the falls of several parts as one."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def bouts(self, who: Days, since: Days | int, before: Days | int) -> Days:
+        """Return how many bouts each of `who` had on the days ``[since, before)``, shape of `who`."""
+        return self._sum(np.ones_like(self.times), who, since, before)
+
+    def falls(self, who: Days, since: Days | int, before: Days | int) -> Days:
+        """Return how often each of `who` fell on the days ``[since, before)``, shape of `who`."""
+        return self._sum(self.times, who, since, before)
+
+    def _sum(self, weight: Days, who: Days, since: Days | int, before: Days | int) -> Days:
+        keys = self.who * NEVER + self.day
+        order = np.argsort(keys, kind="stable")
+        until = np.concatenate([[0], np.cumsum(weight[order])])
+        last, first = (np.searchsorted(keys[order], who * NEVER + edge) for edge in (before, since))
+        counted: Days = until[last] - until[first]
+        return counted
 
 
 @dataclass
 class Course:
     """What has happened so far, and when: days of shape (residents,), `NEVER` where it has not.
 
-    `falls` and `complications` recur: pairs of who (the place in the block) and day.
+    `began` and `found` are of hypertension and diabetes, `complications` of each kind's first.
     """
 
-    hypertension: Days
-    diabetes: Days
-    complication: Days
+    began: dict[str, Days]
+    found: dict[str, Days]
+    complications: dict[str, Days]
     death: Days
     move: Days
-    falls: list[tuple[Days, Days]] = field(default_factory=list)
-    complications: list[tuple[Days, Days]] = field(default_factory=list)
+    falls_by_year: list[Falls] = field(default_factory=list)
 
     @property
     def left(self) -> Days:
         """The day of death or of the move, whichever came first."""
         return np.minimum(self.death, self.move)
 
-    def state(self, day: int) -> tuple[Flags, Flags]:
-        """Return whether diabetes and a complication were there before a day."""
-        return self.diabetes < day, self.complication < day
+    @property
+    def complication(self) -> Days:
+        """The day of the first complication."""
+        first: Days = np.minimum.reduce(list(self.complications.values()))
+        return first
+
+    @property
+    def falls(self) -> Falls:
+        """Every fall, noted or not, those of the year before the record included."""
+        return Falls.together(self.falls_by_year)
+
+    def state(self, day: int) -> tuple[Days, Days, Days]:
+        """Return the levels of hypertension, diabetes and complication before a day."""
+        levels = [(self.began[name] < day).astype(np.int64) + (self.found[name] < day) for name in DISEASES]
+        return levels[0], levels[1], (self.complication < day).astype(np.int64)
 
 
-def past(residents: Residents, period: Period, rng: Generator) -> Course:
-    """Draw what happened before the record begins: the same hazards, dampened as long as fewer were examined."""
-    edges = period.start - DAYS_A_YEAR * np.arange(PAST_YEARS, -1, -PAST_STEP)
-    middle = ((edges[1:] + edges[:-1]) / 2)[:, None]
-    age = residents.age(middle)
-    found = {
-        row["process"]: hazard(row["process"], residents, age) * _examined(row, middle) * (age > 0)
-        for row in rows("processes")
-    }
-    hypertension = _first_arrival(found["hypertension"], edges, rng)
-    diabetes = _first_arrival(found["diabetes"], edges, rng)
-    after = found["complication"] * ratio_of_duration((middle - diabetes) / DAYS_A_YEAR)
-    complication = _first_arrival(np.where(middle > diabetes, after, found["cardiovascular"]), edges, rng)
+def past(residents: Residents, period: Period, rates: Rates, dice: Dice) -> Course:
+    """Draw what happened before the record begins: the same hazards, dampened where less was looked for."""
+    history = _History(residents, period, dice)
+    began = {name: history.first(name) for name in DISEASES}
+    found = {name: history.first(f"{name}_detection", began[name]) for name in DISEASES}
+    complications = {kind: history.complication(kind, began, found) for kind in kinds_of_complication()}
     never = np.full(len(residents), NEVER, np.int64)
-    return Course(hypertension, diabetes, complication, never.copy(), never.copy())
+    course = Course(began, found, complications, never.copy(), never.copy())
+    _Year(-1, course, residents, rates, dice).fall()
+    return course
 
 
-def _examined(process: dict[str, str], day: Floats) -> Floats:
-    """Return which share of a hazard was found at a time, shape of `day`."""
-    before = 1970 + day / DAYS_A_YEAR < PROGRAMME_FROM
-    return np.where(before, float(process["before_2009"]), float(process["since_2009"]))
+class _History:
+    """The decades before the record, in steps of which each has one hazard."""
+
+    def __init__(self, residents: Residents, period: Period, dice: Dice) -> None:
+        self.residents, self.dice = residents, dice
+        self.edges = period.start - DAYS_A_YEAR * np.arange(PAST_YEARS, -1, -PAST_STEP)
+        self.middle = ((self.edges[1:] + self.edges[:-1]) / 2)[:, None]
+        self.age = residents.age(self.middle)
+
+    def first(self, process: str, after: Days | None = None) -> Days:
+        """Draw when a process first came, after something else where that is given."""
+        yearly = self._hazard(process)
+        if after is None:
+            return self._arrival(process, yearly)
+        return np.maximum(self._arrival(process, yearly * (self.middle > after)), after)
+
+    def complication(self, kind: str, began: dict[str, Days], found: dict[str, Days]) -> Days:
+        """Draw when a complication of a kind first came, given when the diseases began and were found."""
+        levels = [(self.middle > began[name]).astype(int) + (self.middle > found[name]) for name in DISEASES]
+        duration = ratio_of_duration(kind, (self.middle - began["diabetes"]) / DAYS_A_YEAR)
+        return self._arrival(kind, self._hazard(kind) * state_ratio(kind)[levels[0], levels[1], 0] * duration)
+
+    def _hazard(self, process: str) -> Floats:
+        row = next(row for row in rows("processes") if row["process"] == process)
+        early = 1970 + self.middle / DAYS_A_YEAR < PROGRAMME_FROM
+        seen = np.where(early, float(row["before_2009"]), float(row["since_2009"]))
+        yearly: Floats = hazard(process, self.residents, self.age) * seen * (self.age > 0)
+        return yearly
+
+    def _arrival(self, process: str, yearly: Floats) -> Days:
+        return _first_arrival(yearly, self.edges, self.dice.of(f"past {process}"))
 
 
 def _first_arrival(yearly: Floats, edges: Floats, rng: Generator) -> Days:
@@ -76,78 +150,80 @@ def _first_arrival(yearly: Floats, edges: Floats, rng: Generator) -> Days:
     who = np.arange(yearly.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
         day = edges[step + 1] - (total[step, who] - due) / yearly[step, who] * DAYS_A_YEAR
-    return np.where(due <= total[-1], np.floor(day), NEVER).astype(np.int64)
+    return np.where(due <= total[-1], np.floor(np.where(due <= total[-1], day, 0)), NEVER).astype(np.int64)
 
 
-def live_through(year: int, course: Course, residents: Residents, rates: Rates, rng: Generator) -> None:
-    """Carry a course through the four quarters of a year of the period."""
-    quarters = rates.period.quarters_from[QUARTERS * year : QUARTERS * (year + 1) + 1]
-    for start, end in pairwise(quarters.tolist()):
-        _Quarter(start, end - start, year, course, residents, rates, rng).live()
+def live_through(year: int, course: Course, residents: Residents, rates: Rates, dice: Dice) -> None:
+    """Carry a course through a year of the period."""
+    _Year(year, course, residents, rates, dice).live()
 
 
-@dataclass(frozen=True)
-class _Quarter:
-    start: int
-    days: int
-    year: int
-    course: Course
-    residents: Residents
-    rates: Rates
-    rng: Generator
+class _Year:
+    """A calendar year: the state at its start decides the hazards of all of it."""
+
+    def __init__(self, year: int, course: Course, residents: Residents, rates: Rates, dice: Dice) -> None:
+        self.year, self.course, self.rates, self.dice = year, course, rates, dice
+        self.start, self.end = rates.period.new_year(year), rates.period.new_year(year + 1)
+        self.here = (residents.born < self.start) & (course.left == NEVER)
+        self.state = (*course.state(self.start), np.arange(len(residents)))
+        self.until = np.ones(len(residents))
 
     def live(self) -> None:
         """Draw what happens, and write it down unless death or a move came before."""
         course = self.course
-        here = (self.residents.born < self.start) & (course.left == NEVER)
-        death, move = self._death(here), self._arrival("move", here)
-        until = np.minimum(np.minimum(death, move), 1)
-        for name in ("hypertension", "diabetes"):
-            day = getattr(course, name)
-            self._enter(day, self._arrival(name, here & (day == NEVER)), until)
-        self._complications(here, until)
-        self._falls(here, until)
-        self._enter(course.death, death, np.minimum(move, 1))
-        self._enter(course.move, move, np.minimum(death, 1))
+        death, move = self._death(), self._arrival("move", self._hazard("move"))
+        self.until = np.minimum(np.minimum(death, move), 1)
+        for name in DISEASES:
+            self._enter(course.began[name], self._arrival(name, self._hazard(name)))
+            detection = f"{name}_detection"
+            self._enter(course.found[name], self._arrival(detection, self._hazard(detection)))
+        for kind, by_state in self.rates.complications(self.year, course.began["diabetes"]):
+            self._enter(course.complications[kind], self._arrival(kind, by_state[self.state]))
+        self.fall()
+        self.until = np.ones(len(move))
+        self._enter(course.death, np.where(death <= move, death, np.inf))
+        self._enter(course.move, np.where(move < death, move, np.inf))
 
-    def _hazard(self, by_state: Floats) -> Floats:
-        """Return each resident's hazard of a quarter, given what happened before it began."""
-        diabetes, complication = self.course.state(self.start)
-        who = np.arange(len(self.residents))
-        quarterly: Floats = by_state[diabetes.astype(int), complication.astype(int), who] / QUARTERS
-        return quarterly
+    def fall(self) -> None:
+        """Draw the falls: how many bouts, when, which are noted at once, and how many falls each is."""
+        rng = self.dice.of("fall", self.year)
+        number = _poisson(np.where(self.here, self._hazard("fall"), 0), rng.random(len(self.here)))
+        when, noted, more = rng.random((3, len(number), MOST_FALLS))
+        fell = (np.arange(MOST_FALLS) < number[:, None]) & (when < self.until[:, None])
+        times = 1 + sum((more[fell] < rate("fall_again") ** each).astype(np.int64) for each in (1, 2, 3))
+        falls = Falls(np.nonzero(fell)[0], self._day(when[fell]), noted[fell] < rate("fall_noted"), times)
+        self.course.falls_by_year.append(falls)
 
-    def _death(self, here: Flags) -> Floats:
-        """Draw the fraction of the quarter after which death comes, infinite where it does not."""
-        quarterly = self._hazard(self.rates.by_state("death", self.year))
-        dies = self.rng.random(len(here)) < -np.expm1(-quarterly)
-        return np.where(here & dies, self.rng.random(len(here)), np.inf)
+    def _hazard(self, process: str) -> Floats:
+        """Return each resident's hazard of the year, given what happened before it began."""
+        hazards: Floats = state_ratio(process)[self.state[:3]] * self.rates.base[process][self.year + 1]
+        return hazards
 
-    def _arrival(self, process: str, free: Flags) -> Floats:
-        """Draw the fraction of the quarter after which something comes; above one or infinite where it does not."""
-        quarterly = self._hazard(self.rates.by_state(process, self.year))
-        return np.where(free, self.rng.exponential(size=len(free)) / quarterly, np.inf)
+    def _death(self) -> Floats:
+        """Draw the fraction of the year after which death comes, infinite where it does not."""
+        dies, when = self.dice.of("death", self.year).random((2, len(self.here)))
+        return np.where(self.here & (dies < -np.expm1(-self._hazard("death"))), when, np.inf)
 
-    def _enter(self, day: Days, fraction: Floats, until: Floats) -> Days:
-        """Write the day of what came before `until`, and return whom it came to."""
-        who = np.flatnonzero(fraction < until)
+    def _arrival(self, process: str, yearly: Floats) -> Floats:
+        """Draw the fraction of the year after which something comes; above one or infinite where it does not."""
+        due = self.dice.of(process, self.year).exponential(size=len(self.here))
+        return np.divide(due, yearly, out=np.full_like(due, np.inf), where=self.here & (yearly > 0))
+
+    def _enter(self, day: Days, fraction: Floats) -> None:
+        """Write the day of what comes before `until` for the first time."""
+        who = np.flatnonzero((fraction < self.until) & (day == NEVER))
         day[who] = self._day(fraction[who])
-        return who
-
-    def _complications(self, here: Flags, until: Floats) -> None:
-        quarterly = self._hazard(self.rates.vascular(self.year, self.course.diabetes))
-        fraction = np.where(here, self.rng.exponential(size=len(here)) / quarterly, np.inf)
-        who = np.flatnonzero(fraction < until)
-        day = self._day(fraction[who])
-        self.course.complications.append((who, day))
-        self.course.complication[who] = np.minimum(self.course.complication[who], day)
-
-    def _falls(self, here: Flags, until: Floats) -> None:
-        quarterly = self._hazard(self.rates.by_state("fall", self.year))
-        who = np.repeat(np.arange(len(here)), self.rng.poisson(np.where(here, quarterly, 0)))
-        fraction = self.rng.random(len(who))
-        before = fraction < until[who]
-        self.course.falls.append((who[before], self._day(fraction[before])))
 
     def _day(self, fraction: Floats) -> Days:
-        return self.start + np.floor(fraction * self.days).astype(np.int64)
+        return self.start + np.floor(fraction * (self.end - self.start)).astype(np.int64)
+
+
+def _poisson(mean: Floats, uniform: Floats) -> Days:
+    """Draw counts by inversion, so that a lower mean with the same uniform never gives more."""
+    count, probability = np.zeros(len(mean), np.int64), np.exp(-mean)
+    cumulated = probability.copy()
+    for number in range(1, MOST_FALLS + 1):
+        count += uniform >= cumulated
+        probability = probability * mean / number
+        cumulated += probability
+    return count

@@ -2,21 +2,30 @@
 
     log hazard = log(yearly_rate) + sum of log(ratio) * (covariate - reference) / per
 
-over the rows of `effects.csv`. Three terms are no part of what a resident is like but of what has happened: recorded
-diabetes, a recorded complication, and the years of diabetes beyond the fifth. They multiply.
+over the rows of `effects.csv`. Some terms are no part of what a resident is like but of what has happened, the
+resident's state: hypertension and diabetes (0 not there, 1 there, 2 there and found) and whether there is a
+complication. They multiply, as do the years of diabetes beyond the fifth.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from features.sources.county.period import DAYS_A_YEAR, Days, Floats, Period
+from features.sources.county.period import DAYS_A_YEAR, Days, Flags, Floats, Period
 from features.sources.county.residents import Residents
 from features.sources.county.tables import rows
 
-STATE = frozenset({"diabetes", "complication", "years_beyond_five"})
+LEVELS = {
+    "hypertension": ("hypertension", "hypertension_found"),
+    "diabetes": ("diabetes", "diabetes_found"),
+    "complication": ("complication",),
+}
+STATES = (3, 3, 2)
+DURATION = "years_beyond_five"
+OF_STATE = frozenset({DURATION, *(term for terms in LEVELS.values() for term in terms)})
 # How far the longest horizon looks past the last index time.
 YEARS_BEYOND = 5
 
@@ -46,11 +55,17 @@ def yearly_rate(process: str) -> float:
     return next(float(row["yearly_rate"]) for row in rows("processes") if row["process"] == process)
 
 
+@cache
+def kinds_of_complication() -> tuple[str, ...]:
+    """Return the processes that end in a complication of diabetes, or without it in the same disease."""
+    return tuple(row["process"] for row in rows("processes") if row["is_complication"] == "1")
+
+
 def linear_predictor(process: str, residents: Residents, age: Floats) -> Floats:
     """Return the sum of the effects of what residents are like at an age, shape of `age`."""
     total = np.zeros_like(age)
     for effect in effects(process).values():
-        if effect.term not in STATE:
+        if effect.term not in OF_STATE:
             distance = residents.covariate(effect.term, age) - effect.reference
             total += effect.log_ratio / effect.per * distance
     return total
@@ -64,25 +79,41 @@ def hazard(process: str, residents: Residents, age: Floats) -> Floats:
 
 @cache
 def state_ratio(process: str) -> Floats:
-    """Return what recorded diabetes and a recorded complication multiply a hazard by, shape (2, 2) in that order."""
+    """Return what the state multiplies a hazard by, of shape `STATES`; 0 where the process cannot happen."""
     known = effects(process)
-    logs = [known[term].log_ratio if term in known else 0.0 for term in ("diabetes", "complication")]
-    return np.exp(np.array([[0, logs[1]], [logs[0], logs[0] + logs[1]]], np.float64))
+    logs = [np.cumsum([0.0, *(known[t].log_ratio if t in known else 0.0 for t in terms)]) for terms in LEVELS.values()]
+    ratio: Floats = np.exp(logs[0][:, None, None] + logs[1][:, None] + logs[2])
+    return np.where(_possible(process), ratio, 0.0)
 
 
-def ratio_of_duration(years_of_diabetes: Floats) -> Floats:
+def _possible(process: str) -> Flags:
+    """Return in which states a process can happen: its row says of which disease the level must be which."""
+    needs = next(row for row in rows("processes") if row["process"] == process)
+    level = dict(zip(LEVELS, np.indices(STATES), strict=True))
+    possible = np.ones(STATES, bool)
+    if needs["needs"]:
+        possible = level[needs["needs"]] == int(needs["level"])
+    return possible
+
+
+def ratio_of_duration(process: str, years_of_diabetes: Floats) -> Floats:
     """Return what the years of diabetes beyond the fifth multiply the hazard of a complication by.
 
     The first five do not count, so that a diabetes that begins within a horizon adds no state to follow.
     """
-    effect = effects("complication")["years_beyond_five"]
-    ratio: Floats = np.exp(effect.log_ratio / effect.per * np.maximum(years_of_diabetes - 5, 0))
+    known = effects(process)
+    if DURATION not in known:
+        return np.ones_like(years_of_diabetes)
+    ratio: Floats = np.exp(known[DURATION].log_ratio / known[DURATION].per * np.maximum(years_of_diabetes - 5, 0))
     return ratio
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The yearly hazards of the years of a period and the five after, each process of shape (years + 5, residents)."""
+    """The yearly hazards, without the state, of the year before the period, its years and the five after.
+
+    Each process has shape (1 + years + 5, residents).
+    """
 
     period: Period
     base: dict[str, Floats]
@@ -90,7 +121,7 @@ class Rates:
     @classmethod
     def of(cls, residents: Residents, period: Period) -> "Rates":
         """Evaluate every process in the middle of every year."""
-        middle = np.array([_middle(period, year) for year in range(period.years + YEARS_BEYOND)])
+        middle = np.array([_middle(period, year) for year in range(-1, period.years + YEARS_BEYOND)])
         age = residents.age(middle[:, None])
         return cls(period, {row["process"]: hazard(row["process"], residents, age) for row in rows("processes")})
 
@@ -98,22 +129,31 @@ class Rates:
         """Return the rates of some residents."""
         return Rates(self.period, {process: base[:, who] for process, base in self.base.items()})
 
+    def changed(self, ratios: dict[str, Floats], first: int = -1) -> "Rates":
+        """Return the rates with some processes multiplied, shape (residents,), from a year of the period on."""
+        base = dict(self.base)
+        for process, ratio in ratios.items():
+            base[process] = base[process].copy()
+            base[process][first + 1 :] *= ratio
+        return Rates(self.period, base)
+
     def by_state(self, process: str, year: int) -> Floats:
-        """Return a hazard by diabetes and complication, shape (2, 2, residents)."""
-        by_state: Floats = state_ratio(process)[:, :, None] * self.base[process][year]
+        """Return a hazard of a year by state, shape (3, 3, 2, residents)."""
+        by_state: Floats = state_ratio(process)[..., None] * self.base[process][year + 1]
         return by_state
 
-    def vascular(self, year: int, diabetes: Days) -> Floats:
-        """Return the hazard of a complication, or without diabetes of a cardiovascular event, shape (2, 2, residents).
+    def complications(self, year: int, diabetes: Days) -> Iterator[tuple[str, Floats]]:
+        """Yield each kind of complication and its hazard by state.
 
         Parameters
         ----------
-        diabetes : the day it was recorded, shape (residents,)
+        diabetes : the day on which it began, shape (residents,)
         """
-        by_state = self.by_state("cardiovascular", year)
-        duration = (_middle(self.period, year) - diabetes) / DAYS_A_YEAR
-        by_state[1] = self.by_state("complication", year)[1] * ratio_of_duration(duration)
-        return by_state
+        years = (_middle(self.period, year) - diabetes) / DAYS_A_YEAR
+        for kind in kinds_of_complication():
+            by_state = self.by_state(kind, year)
+            by_state[:, 1:] *= ratio_of_duration(kind, years)
+            yield kind, by_state
 
 
 def _middle(period: Period, year: int) -> float:

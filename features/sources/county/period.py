@@ -1,7 +1,4 @@
-"""The years of the record, in days since 1970.
-
-Hazards are held for a calendar year, the state of a resident for a quarter.
-"""
+"""The years of the record, in days since 1970. Hazards and the state of a resident are held for a calendar year."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -34,7 +31,7 @@ class Period:
     years: int
 
     def new_year(self, year: int) -> int:
-        """Return the first day of a year of the period, counted from 0; years beyond its end are allowed."""
+        """Return the first day of a year of the period, counted from 0; years before and after it are allowed."""
         return day_of(date(self.first_year + year, 1, 1))
 
     @property

@@ -39,6 +39,8 @@ class Residents:
     Parameters
     ----------
     born : day of birth
+    education : 1 none to 5 college
+    township : the row of `townships.csv`
     onset : per condition, the age at which it begins
     """
 
@@ -46,6 +48,7 @@ class Residents:
     born: Days
     female: Floats
     education: Floats
+    township: Days
     traits: dict[str, Trait]
     habits: dict[str, Floats]
     onset: dict[str, Floats]
@@ -74,6 +77,7 @@ _OTHER: dict[str, Callable[[Residents, Floats], Floats]] = {
     "education": lambda residents, age: residents.education,
     "smokes": lambda residents, age: (residents.habits["smoking"] == 2) * (age >= GROWN),
     "under_18": lambda residents, age: (age < 18) * 1.0,
+    "under_45": lambda residents, age: (age < 45) * 1.0,
     "under_35": lambda residents, age: (age < 35) * 1.0,
     "under_65": lambda residents, age: (age < 65) * 1.0,
     "young_adult": lambda residents, age: ((age >= 18) & (age < 35)) * 1.0,
@@ -85,14 +89,17 @@ def settle(first_id: int, count: int, period: Period, rng: Generator) -> Residen
     band = rng.choice(len(rows("pyramid")), count, p=_shares("pyramid", "share"))
     born, male_share = _born(band, period, rng), _column("pyramid", "male_share")[band]
     female = (rng.random(count) >= male_share).astype(np.float64)
+    township = rng.choice(len(rows("townships")), count, p=_shares("townships", "share"))
     scores = _scores(count, rng)
+    scores["remoteness"] += _column("townships", "remoteness")[township]
     return Residents(
         subject_id=np.arange(first_id, first_id + count),
         born=born,
         female=female,
-        education=_education(born, period, rng),
+        education=_education(born, female, period, rng),
+        township=township,
         traits=_traits(scores, female, rng),
-        habits=_habits(female, rng),
+        habits={"rural": _column("townships", "rural")[township], **_habits(female, rng)},
         onset=_onsets(scores["frailty"], female, rng),
     )
 
@@ -106,10 +113,11 @@ def _born(band: Days, period: Period, rng: Generator) -> Days:
     return np.floor(np.where(newborn, during, before)).astype(np.int64)
 
 
-def _education(born: Days, period: Period, rng: Generator) -> Floats:
-    """Draw schooling, 1 none to 5 college: the younger, the more."""
+def _education(born: Days, female: Floats, period: Period, rng: Generator) -> Floats:
+    """Draw schooling: the younger the more, and of the old women the least."""
     younger = 60 - (period.start - born) / DAYS_A_YEAR
     score = rng.standard_normal(len(born)) + rate("schooling_per_year") * younger
+    score += rate("schooling_female") * female * (younger < 0)
     steps = [rate(f"schooling_{school}") for school in ("primary", "middle", "high", "college")]
     return np.searchsorted(steps, score) + 1.0
 

@@ -1,36 +1,34 @@
 """The true risk: the probability that an outcome is recorded within the horizon, death before it a non-event.
 
-Computed, not simulated: the law of `course.py`, followed backwards over the quarters of the horizon for the four
-states of a resident without the outcome (diabetes or not, complication or not). Moves are censoring and leave the
-risk as it is.
+Computed, not simulated: the law of `course.py`, followed backwards over the years of the horizon for every state of a
+resident without the outcome. Moves are censoring and leave the risk as it is. Falls have a law of their own
+(`fall_risk.py`), since what is recorded of them depends on what was asked when.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-import polars as pl
 
 from features.sources.county.course import Course
-from features.sources.county.hazards import Rates
-from features.sources.county.period import QUARTERS, Days, Flags, Floats
-from features.sources.county.residents import Residents
+from features.sources.county.hazards import STATES, Rates
+from features.sources.county.period import Days, Floats
 
 HORIZON_YEARS = {"hypertension": 4, "diabetes_complication": 5, "fall": 1}
-SCHEMA = {
-    "subject_id": pl.Int64(),
-    "day": pl.Int64(),
-    "target": pl.String(),
-    "risk": pl.Float64(),
-    "log_hazard": pl.Float64(),
-}
+# Below this a hazard is none: keeps the formula for a constant hazard from dividing by nothing.
+NONE = 1e-12
 
 
 @dataclass(frozen=True)
 class Law:
-    """The yearly hazards of a year by diabetes and complication, each of shape (2, 2, residents)."""
+    """The yearly hazards of a year by state, each of shape (3, 3, 2, residents).
+
+    `hypertension`, `diabetes` and `complication` are those of leaving a level of that part of the state for the next.
+    """
 
     outcome: Floats
     death: Floats
+    hypertension: Floats
     diabetes: Floats
     complication: Floats
 
@@ -38,7 +36,7 @@ class Law:
 def cumulative_incidence(years: list[Law]) -> Floats:
     """Return the probability of the outcome before death over consecutive years, by state at their start.
 
-    In a quarter with hazards a (outcome) and m (death, at any moment of it alike), the outcome comes first with
+    In a year with hazards a (outcome) and m (death, at any moment of it alike), the outcome comes first with
     probability ``exp(-m) (1 - exp(-a)) + (1 - exp(-m)) (1 - (1 - exp(-a)) / a)``.
 
     Parameters
@@ -47,71 +45,77 @@ def cumulative_incidence(years: list[Law]) -> Floats:
 
     Returns
     -------
-    shape (2, 2, residents)
+    shape (3, 3, 2, residents)
     """
     risk = np.zeros_like(years[0].outcome)
     for law in reversed(years):
-        outcome, death = law.outcome / QUARTERS, law.death / QUARTERS
-        spared, alive = np.exp(-outcome), np.exp(-death)
+        outcome = np.maximum(law.outcome, NONE)
+        spared, alive = np.exp(-outcome), np.exp(-law.death)
         comes = alive * (1 - spared) + (1 - alive) * (1 + np.expm1(-outcome) / outcome)
-        to_diabetes = -np.expm1(-law.diabetes / QUARTERS)
-        to_complication = -np.expm1(-law.complication / QUARTERS)
-        for _ in range(QUARTERS):
-            risk = comes + alive * spared * _after_moving(risk, to_diabetes, to_complication)
+        risk = comes + alive * spared * _after_moving(risk, law)
     return risk
 
 
-def _after_moving(risk: Floats, to_diabetes: Floats, to_complication: Floats) -> Floats:
-    """Return the expected risk at the end of a quarter, given the state at its start."""
-    diabetes = to_diabetes[0]
-    then = np.stack([(1 - diabetes) * risk[0] + diabetes * risk[1], risk[1]])
-    moved = then.copy()
-    moved[:, 0] = (1 - to_complication[:, 0]) * then[:, 0] + to_complication[:, 0] * then[:, 1]
-    return moved
+def _after_moving(risk: Floats, law: Law) -> Floats:
+    """Return the expected risk at the end of a year, given the state at its start.
+
+    Each part of the state goes on by a level or stays, and none knows of the others.
+    """
+    if not risk.any():
+        return risk
+    chances = [-np.expm1(-yearly) for yearly in (law.hypertension, law.diabetes, law.complication)]
+    expected = np.zeros_like(risk)
+    for steps in product((0, 1), repeat=len(STATES)):
+        parts = (chance if step else 1 - chance for chance, step in zip(chances, steps, strict=True))
+        then = [np.minimum(np.arange(size) + step, size - 1) for size, step in zip(STATES, steps, strict=True)]
+        expected += np.prod(np.broadcast_arrays(*parts), axis=0) * risk[np.ix_(*then)]
+    return expected
 
 
-def true_risks(year: int, course: Course, residents: Residents, rates: Rates) -> pl.DataFrame:
-    """Return the true risk of every resident at risk on the first day of a year, for every target."""
-    day = rates.period.new_year(year)
-    diabetes, complication = course.state(day)
-    here = (residents.born <= day) & (course.left >= day)
-    age = residents.age(day)
-    at_risk = {
-        "hypertension": here & (age >= 18) & (course.hypertension >= day),
-        "diabetes_complication": here & diabetes & ~complication,
-        "fall": here & (age >= 65),
-    }
-    return pl.concat([_of_target(target, year, who, course, residents, rates) for target, who in at_risk.items()])
+def recorded_risk(target: str, year: int, who: Days, course: Course, rates: Rates) -> Floats:
+    """Return the true risk, from the first day of a year, of having hypertension found or a complication of diabetes.
 
+    Parameters
+    ----------
+    who : those at risk, as places in the block, shape (who,)
+    rates : of the whole block
 
-def _of_target(
-    target: str, year: int, at_risk: Flags, course: Course, residents: Residents, rates: Rates
-) -> pl.DataFrame:
-    day = rates.period.new_year(year)
-    who = np.flatnonzero(at_risk)
-    diabetes, complication = (flags[who].astype(int) for flags in course.state(day))
-    laws = _laws(target, year, rates.among(who), course.diabetes[who])
-    place = (diabetes, complication, np.arange(len(who)))
-    return pl.DataFrame(
-        {
-            "subject_id": residents.subject_id[who],
-            "day": np.full(len(who), day),
-            "target": [target] * len(who),
-            "risk": cumulative_incidence(laws)[place],
-            "log_hazard": np.log(laws[0].outcome[place]),
-        },
-        schema=SCHEMA,
-    )
-
-
-def _laws(target: str, first: int, rates: Rates, diabetes: Days) -> list[Law]:
-    return [_law(target, year, rates, diabetes) for year in range(first, first + HORIZON_YEARS[target])]
+    Returns
+    -------
+    shape (who,)
+    """
+    rates, diabetes = rates.among(who), course.began["diabetes"][who]
+    laws = [_law(target, each, rates, diabetes) for each in range(year, year + HORIZON_YEARS[target])]
+    levels = (level[who] for level in course.state(rates.period.new_year(year)))
+    risk: Floats = cumulative_incidence(laws)[(*levels, np.arange(len(who)))]
+    return risk
 
 
 def _law(target: str, year: int, rates: Rates, diabetes: Days) -> Law:
-    vascular = rates.vascular(year, diabetes)
-    death, to_diabetes = rates.by_state("death", year), rates.by_state("diabetes", year)
-    if target == "diabetes_complication":
-        # The complication is the outcome itself, and leads to no other state.
-        return Law(vascular, death, to_diabetes, np.zeros_like(vascular))
-    return Law(rates.by_state(target, year), death, to_diabetes, vascular)
+    """Return the law of a year; the outcome itself leads to no other state."""
+    complication = sum_of_complications(year, rates, diabetes)
+    if target == "hypertension":
+        outcome, hypertension = rates.by_state("hypertension_detection", year), rates.by_state("hypertension", year)
+    else:
+        outcome, hypertension = complication, _leaving("hypertension", year, rates)
+        complication = np.zeros_like(complication)
+    return Law(
+        outcome=outcome,
+        death=rates.by_state("death", year),
+        hypertension=hypertension,
+        diabetes=_leaving("diabetes", year, rates),
+        complication=complication,
+    )
+
+
+def _leaving(disease: str, year: int, rates: Rates) -> Floats:
+    """Return the hazard of going on from each level: of the beginning, then of being found."""
+    return rates.by_state(disease, year) + rates.by_state(f"{disease}_detection", year)
+
+
+def sum_of_complications(year: int, rates: Rates, diabetes: Days) -> Floats:
+    """Return the hazard of a complication of any kind, by state."""
+    total = np.zeros((*STATES, len(diabetes)))
+    for _, by_state in rates.complications(year, diabetes):
+        total += by_state
+    return total

@@ -4,32 +4,45 @@ reading.py      files, as resources
 elements.py     parts of resources: numbers, texts, times, references
 coding.py       CodeableConcepts, as codes; systems.csv says what addresses mean
 values.py       values and answers, as numbers; answers.csv says what coded answers stand for
+home.py         which Observations were taken at home, and what their codes mean then
 definitions.py  what other resources refer to: Medications, Questionnaires
 resources.py    resources, as events; statuses.csv says what is left out, classes.csv what kinds of contact there are
-residents.py    the ids of Patients, as residents
+residents.py    the ids of Patients, as residents; whom a resource is about
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import polars as pl
 
 from features.events import SCHEMA
+from features.records import OF_A_RECORD, RECORD, identity
 from features.sources.fhir.definitions import KINDS
+from features.sources.fhir.elements import at, moment
 from features.sources.fhir.reading import Resource, files, resources_in
-from features.sources.fhir.residents import residents_of
-from features.sources.fhir.resources import UNTYPED, Context, Event, LeftOutError, events_of, patient_of
+from features.sources.fhir.residents import Patients
+from features.sources.fhir.resources import READ, UNTYPED, Context, Event, LeftOutError, events_of
 from features.sources.report import IngestReport, admit, opened_store
-from features.sources.table.residents import key_of
-from features.times import zone
+from features.sources.table.identities import ANYBODY, Who
+from features.times import microseconds, zone
 
+SOURCE = "fhir"
 EVENTS_PER_BATCH = 100_000
 RESOURCES_PER_LINE = 20_000
 # The columns of the store for the fields of an Event.
 COLUMNS = ("code", "time", "numeric_value", "text_value", "unit")
+RECORDS = dict.fromkeys(OF_A_RECORD, pl.Int64())
+
+# The identity of a record, its version, and which telling of it this is.
+_Record = tuple[int | None, int | None, int | None]
+_Said = tuple[str | None, Sequence[object], _Record]
+
+# What a resource tells that is left out, and what it is when nobody numbers it.
+NO_EVENT: Sequence[object] = (None,) * len(Event._fields)
+NO_RECORD: _Record = (None, None, None)
 
 
 def ingest_fhir(
@@ -37,7 +50,7 @@ def ingest_fhir(
     store_path: Path,
     *,
     timezone: str = "Asia/Shanghai",
-    key: str | None = None,
+    who: Who = ANYBODY,
     today: date | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> IngestReport:
@@ -51,19 +64,20 @@ def ingest_fhir(
     paths : files of Bulk Data (.ndjson) or Bundles (.json), also gzipped (.gz), or folders of them
     store_path : the store, created where there is none
     timezone : of the store, and of dates and times that are written without an offset
-    key : the name of the environment variable with the secret with which the ids of Patients are hashed
+    who : what is said of the ids of Patients; the source is the server, by default "fhir", and resources of two servers
+        with the same id are two records
     today : the day after whose end nothing can have happened; by default, today in the time zone
     progress : called now and then with a line that says how far it is
 
     Raises
     ------
     WeibingError
-        If a file, the secret or the store is not as it must be.
+        If a file, the secret, the crosswalk or the store is not as it must be.
     """
     found = files(paths)
-    secret = key_of(key) if key else None
+    patients = Patients(who.identities(SOURCE), who.identifier)
     report = IngestReport(rows_are="resources", rows_taken=0)
-    intake = _Intake(Context(zone(timezone), report), secret, progress or _in_silence)
+    intake = _Intake(Context(zone(timezone), report), patients, progress or _in_silence)
     with opened_store(store_path, timezone=timezone) as store:
         admit(intake.events(found), store, report, today or datetime.now(zone(timezone)).date())
     return report
@@ -74,9 +88,10 @@ class _Intake:
     """Turns files into frames of events."""
 
     context: Context
-    key: bytes | None
+    patients: Patients
     progress: Callable[[str], None]
-    waiting: list[tuple[str, Event]] = field(default_factory=list)
+    waiting: list[_Said] = field(default_factory=list)
+    tellings: Iterator[int] = field(default_factory=count)
 
     def events(self, found: Sequence[Path]) -> Iterator[pl.DataFrame]:
         """Yield the events of all files, those of Patients before the rest."""
@@ -88,6 +103,7 @@ class _Intake:
         """Yield the Patients; remember what others refer to."""
         for resource in chain.from_iterable(resources_in(file, ("Patient", *KINDS)) for file in found):
             if resource.kind == "Patient":
+                self.patients.add(resource)
                 yield resource
             else:
                 self.context.definitions.add(resource)
@@ -104,24 +120,44 @@ class _Intake:
     def _take(self, resource: Resource) -> None:
         report = self.context.report
         report.add_rows(resource.kind or UNTYPED, 1)
+        record = self._record(resource)
         try:
             events = events_of(resource, self.context)
-            patient = patient_of(resource)
+            patient = self.patients.id_of(resource)
         except LeftOutError as left:
             report.remark(left.reason, left.thing, example=left.example)
-            return
-        self.waiting += [(patient, event) for event in events]
-        report.rows_taken = (report.rows_taken or 0) + 1
+            self.waiting.append((None, NO_EVENT, record))
+        else:
+            self.waiting += [(patient, event, record) for event in events]
+            report.rows_taken = (report.rows_taken or 0) + 1
+
+    def _record(self, resource: Resource) -> _Record:
+        """Return the identity of a resource with its version, and a number of this telling of it."""
+        if not resource.id or resource.kind not in READ:
+            return NO_RECORD
+        named = identity(self.patients.identities.source, (resource.kind, resource.id))
+        updated = moment(at(resource.content, "meta.lastUpdated") or "", self.context.zone)
+        return named, microseconds(updated) if updated else None, next(self.tellings)
 
     def _frame(self) -> pl.DataFrame:
         """Return the waiting events as a frame."""
-        who = pl.Series("subject_id", [patient for patient, _ in self.waiting], pl.String)
-        told = list(zip(*(event for _, event in self.waiting), strict=True)) or [()] * len(Event._fields)
+        who = pl.Series("subject_id", [patient for patient, _, _ in self.waiting], pl.String)
+        told = _columns([event for _, event, _ in self.waiting], COLUMNS, SCHEMA)
+        records = _columns([record for _, _, record in self.waiting], OF_A_RECORD, RECORDS)
         self.waiting = []
-        columns = [
-            pl.Series(name, values, SCHEMA[name], strict=False) for name, values in zip(COLUMNS, told, strict=True)
-        ]
-        return pl.DataFrame([residents_of(who, self.key), *columns])
+        return _telling(pl.DataFrame([self.patients.residents(who), *told, *records]))
+
+
+def _telling(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the events, and the records that tell none."""
+    return frame.filter(pl.col("code").is_not_null() | pl.col(RECORD).is_not_null())
+
+
+def _columns(
+    rows: Sequence[Sequence[object]], names: Sequence[str], types: Mapping[str, pl.DataType]
+) -> list[pl.Series]:
+    values = list(zip(*rows, strict=True)) or [()] * len(names)
+    return [pl.Series(name, cells, types[name], strict=False) for name, cells in zip(names, values, strict=True)]
 
 
 def _all(found: Sequence[Path]) -> Iterator[Resource]:

@@ -25,6 +25,7 @@ from features.sources.fhir.elements import (
     referred,
     text,
 )
+from features.sources.fhir.home import at_home, taken_at_home
 from features.sources.fhir.reading import Resource
 from features.sources.fhir.values import Value, given, is_a_fact, worth
 from features.sources.report import BIRTH, DEATH, FEMALE, IngestReport, Reason
@@ -145,6 +146,8 @@ def _observation(resource: Resource, context: Context) -> Iterator[Event]:
     when = _time(resource, context)
     parts = [resource.content, *elements(resource.content, "component")]
     coded = [(part, codes_of([element(part, "code")], resource.kind)) for part in parts]
+    if taken_at_home(resource.content):
+        coded = [(part, tuple(map(at_home, codes))) for part, codes in coded]
     if not any(codes for _, codes in coded):
         raise LeftOutError(Reason.NOT_CODED, resource.kind, resource.place)
     for part, codes in coded:
@@ -325,3 +328,5 @@ _READERS: Mapping[str, Callable[[Resource, Context], Iterator[Event]]] = {
     "Procedure": _coded,
     FORM: _answers,
 }
+# The types that are read.
+READ = frozenset(_READERS)

@@ -21,10 +21,14 @@ from features.sources.omop.concepts import Concepts
 from features.sources.omop.database import opened_database
 from features.sources.omop.reading import Files, Source
 from features.sources.omop.records import Records
+from features.sources.omop.rows import Reading
 from features.sources.omop.tables import NEEDED, VOCABULARY
 from features.sources.report import IngestReport, admit, opened_store
+from features.sources.table.identities import ANYBODY, Who
 from features.times import zone
 from features.vocabulary import builtin
+
+SOURCE = "omop"
 
 
 def ingest_omop(
@@ -33,6 +37,7 @@ def ingest_omop(
     *,
     timezone: str = "UTC",
     schema: str | None = None,
+    who: Who = ANYBODY,
     today: date | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> IngestReport:
@@ -44,6 +49,8 @@ def ingest_omop(
     store_path : the store, created where there is none
     timezone : of the store, and of the data set's dates and times
     schema : where in a database the tables are; by default what the URL says, or the database's own default
+    who : what is said of the persons' ids; the source is by default "omop", and rows of two sources with the same
+        number are two records
     today : the day after whose end nothing can have happened; by default, today in that zone
     progress : called now and then with a line that says how far it is
 
@@ -54,18 +61,19 @@ def ingest_omop(
     """
     tell = progress or _in_silence
     report = IngestReport()
+    reading = Reading(timezone, who.identities(SOURCE), report)
     until = today or datetime.now(zone(timezone)).date()
     with _opened(source, schema) as opened:
         _require_tables(opened)
         with opened_store(Path(store_path), timezone=timezone) as store:
-            admit(_events(opened, timezone, report, tell), store, report, until)
+            admit(_events(opened, reading, tell), store, report, until)
     return report
 
 
-def _events(source: Source, timezone: str, report: IngestReport, tell: Callable[[str], None]) -> Iterator[pl.DataFrame]:
+def _events(source: Source, reading: Reading, tell: Callable[[str], None]) -> Iterator[pl.DataFrame]:
     tell("reading the vocabulary tables")
     vocabulary = builtin()
-    yield from Records(source, Concepts.read(source, vocabulary), vocabulary, timezone, report, tell).events()
+    yield from Records(source, Concepts.read(source, vocabulary), vocabulary, reading, tell).events()
     tell("sorting the events into the store")
 
 

@@ -7,10 +7,11 @@ from datetime import timedelta
 import polars as pl
 
 from features.events import SCHEMA
+from features.records import RECORD, TELLING, numbered
 from features.sources.omop.amounts import amounts
 from features.sources.omop.concepts import ANSWER, OF_SOURCE, OMOP, SOURCE_VALUE, STANDARD, Concepts
 from features.sources.omop.reading import Source
-from features.sources.omop.rows import codes, concepts, dated, events, first_date, rows_of
+from features.sources.omop.rows import Reading, codes, concepts, dated, events, first_date, rows_of
 from features.sources.omop.tables import (
     BIRTH,
     CLINICAL,
@@ -27,7 +28,7 @@ from features.sources.omop.tables import (
 )
 from features.sources.report import BIRTH as BORN
 from features.sources.report import DEATH as DIED
-from features.sources.report import FEMALE, OBSERVATION_END, IngestReport, Reason
+from features.sources.report import FEMALE, OBSERVATION_END, Reason
 from features.sources.table.rows import Rows
 from features.vocabulary import Vocabulary
 
@@ -45,8 +46,7 @@ class Records:
     source: Source
     concepts: Concepts
     vocabulary: Vocabulary
-    zone: str
-    report: IngestReport
+    reading: Reading
     progress: Callable[[str], None]
 
     def events(self) -> Iterator[pl.DataFrame]:
@@ -57,21 +57,23 @@ class Records:
         WeibingError
             If a table cannot be read, or a person's id is not an integer.
         """
-        for rows in self._rows(PERSON, [BIRTH, YEAR_OF_BIRTH, MONTH_OF_BIRTH, DAY_OF_BIRTH, GENDER]):
+        for announced, rows in self._rows(PERSON, [BIRTH, YEAR_OF_BIRTH, MONTH_OF_BIRTH, DAY_OF_BIRTH, GENDER]):
+            yield announced
             yield _births(rows)
             yield self._sexes(rows)
         for table in CLINICAL:
-            for rows in self._rows(table.name, table.columns):
+            for announced, rows in self._rows(table.name, table.columns):
+                yield announced
                 yield from self._happened(table, dated(rows, table.begins))
         yield self._ends_of_observation()
         for name in NOT_TAKEN:
             if name in self.source.tables() and (count := self.source.rows(name)):
-                self.report.add_rows(f"{name} (not taken in)", count)
+                self.reading.report.add_rows(f"{name} (not taken in)", count)
 
-    def _rows(self, table: str, wanted: Sequence[str]) -> Iterator[Rows]:
-        for rows in rows_of(self.source, table, wanted, self.zone, self.report):
-            self.progress(f"{table}: {self.report.rows[table]:,} rows")
-            yield rows
+    def _rows(self, table: str, wanted: Sequence[str]) -> Iterator[tuple[pl.DataFrame, Rows]]:
+        for announced, rows in rows_of(self.source, table, wanted, self.reading):
+            self.progress(f"{table}: {self.reading.report.rows[table]:,} rows")
+            yield announced, rows
 
     def _sexes(self, rows: Rows) -> pl.DataFrame:
         known = {
@@ -118,6 +120,8 @@ class Records:
         begin, end = (self._day(column) for column in ("time", _END))
         return visits.filter(pl.col("code").is_in(stays), pl.col(_END).is_not_null()).select(
             "subject_id",
+            RECORD,
+            TELLING,
             time=_END,
             code=pl.lit(LENGTH_OF_STAY),
             numeric_value=(end - begin).dt.total_days().cast(pl.Float32),
@@ -125,17 +129,19 @@ class Records:
         )
 
     def _day(self, column: str) -> pl.Expr:
-        return pl.col(column).dt.replace_time_zone("UTC").dt.convert_time_zone(self.zone).dt.date()
+        return pl.col(column).dt.replace_time_zone("UTC").dt.convert_time_zone(self.reading.zone).dt.date()
 
     def _ends_of_observation(self) -> pl.DataFrame:
         """Return the last moment of each person's last period of observation."""
         periods = [
             events(dated(rows, [PERIOD_END]), code=OBSERVATION_END).group_by("subject_id", "code").agg(pl.max("time"))
-            for rows in self._rows(OBSERVATION_PERIOD, [PERIOD_END])
+            for _, rows in self._rows(OBSERVATION_PERIOD, [PERIOD_END])
         ]
         empty = pl.DataFrame(schema={name: SCHEMA[name] for name in ("subject_id", "code", "time")})
         last = pl.concat([empty, *periods]).group_by("subject_id", "code").agg(pl.max("time"))
-        return last.with_columns(pl.col("time") + TO_ITS_LAST_MOMENT)
+        # The last period of a person, whichever it is, is one record.
+        record = numbered(self.reading.identities.source, OBSERVATION_PERIOD, last["subject_id"])
+        return last.with_columns(pl.col("time") + TO_ITS_LAST_MOMENT, record.alias(RECORD))
 
 
 def _births(rows: Rows) -> pl.DataFrame:

@@ -1,24 +1,36 @@
 """What the rows of every table have in common: whose they are, when they were, which concepts they name."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import polars as pl
 
 from features.errors import WeibingError
 from features.events import SCHEMA
+from features.records import RECORD, TELLING, numbered
 from features.sources.omop.reading import Source
-from features.sources.omop.tables import WHO
+from features.sources.omop.tables import WHO, key_of
 from features.sources.report import IngestReport, Reason
 from features.sources.table.cells import cleaned
+from features.sources.table.identities import Identities
 from features.sources.table.mapping import MISSING, InColumn
 from features.sources.table.residents import IDENTITY_OR_MOBILE, are_identity_numbers, integers
 from features.sources.table.rows import RESIDENT, ROW, TIME, Notes, Rows, shown
 from features.sources.table.settings import Column
 
 
-def rows_of(source: Source, table: str, wanted: Sequence[str], zone: str, report: IngestReport) -> Iterator[Rows]:
-    """Yield the rows of a table that are about somebody, batch by batch; nothing where there is no such table.
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read: the zone of their times, who their persons are, and the report of what cannot be used."""
+
+    zone: str
+    identities: Identities
+    report: IngestReport
+
+
+def rows_of(source: Source, table: str, wanted: Sequence[str], reading: Reading) -> Iterator[tuple[pl.DataFrame, Rows]]:
+    """Yield the records of a table, and its rows that are about somebody, batch by batch; nothing without the table.
 
     A column that is wanted and not there is empty.
 
@@ -29,14 +41,17 @@ def rows_of(source: Source, table: str, wanted: Sequence[str], zone: str, report
     """
     if table not in source.tables():
         return
-    there = [column for column in (WHO, *wanted) if column in source.columns(table)]
-    absent = [pl.lit(None, pl.String).alias(column) for column in wanted if column not in there]
+    report, columns = reading.report, [WHO, key_of(table), *wanted]
+    there = [column for column in dict.fromkeys(columns) if column in source.columns(table)]
+    absent = [pl.lit(None, pl.String).alias(column) for column in columns if column not in there]
     report.add_rows(table, 0)
     for batch in source.batches(table, there):
-        notes = Notes(report, table, partial(_place, report.rows[table] + 1), len(batch))
+        first = report.rows[table]
+        notes = Notes(report, table, partial(_place, first + 1), len(batch))
         report.add_rows(table, len(batch))
         frame = cleaned(batch, MISSING).with_columns(absent).with_row_index(ROW)
-        yield _about_people(Rows(frame, notes, zone, typed=False))
+        rows = Rows(_recorded(frame, table, first, reading.identities.source), notes, reading.zone, typed=False)
+        yield rows.frame.select(rows.of_a_record()), _about_people(rows, reading.identities)
 
 
 def dated(rows: Rows, columns: Sequence[str]) -> Rows:
@@ -92,21 +107,35 @@ def events(rows: Rows, **columns: pl.Series | str | None) -> pl.DataFrame:
         name: column if isinstance(column, pl.Series) else pl.lit(column, SCHEMA[name])
         for name, column in given.items()
     }
-    return rows.frame.select(pl.col(RESIDENT).alias("subject_id"), **told)
+    return rows.frame.select(pl.col(RESIDENT).alias("subject_id"), *rows.of_a_record(), **told)
 
 
-def _about_people(rows: Rows) -> Rows:
+def _recorded(frame: pl.DataFrame, table: str, first: int, source: str) -> pl.DataFrame:
+    """Return rows with the record that each is, and a number of this telling of it."""
+    record = numbered(source, table, integers(frame[key_of(table)]))
+    return frame.with_columns(record.alias(RECORD), pl.int_range(first, first + len(frame), eager=True).alias(TELLING))
+
+
+def _about_people(rows: Rows, identities: Identities) -> Rows:
     known = rows.filled(WHO)
     rows.notes.rest(Reason.NO_RESIDENT, len(rows) - len(known))
-    _require_no_identity_numbers(known, WHO)
-    found = integers(known[WHO])
+    if not identities.given:
+        return _numbered_people(known)
+    found = known.having(RESIDENT, identities.residents(known[WHO])).filled(RESIDENT)
+    rows.notes.rest(Reason.NOT_LISTED, len(known) - len(found))
+    return found
+
+
+def _numbered_people(rows: Rows) -> Rows:
+    _require_no_identity_numbers(rows, WHO)
+    found = integers(rows[WHO])
     if found.null_count():
         first = int(found.is_null().arg_true()[0])
         raise WeibingError(
-            f"{rows.notes.label}, {rows.notes.place(known[ROW][first])}: the person {shown(known[WHO][first])} is not "
+            f"{rows.notes.label}, {rows.notes.place(rows[ROW][first])}: the person {shown(rows[WHO][first])} is not "
             "an integer, as OMOP requires."
         )
-    return known.having(RESIDENT, found)
+    return rows.having(RESIDENT, found)
 
 
 def _require_no_identity_numbers(rows: Rows, column: str) -> None:

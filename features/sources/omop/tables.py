@@ -111,3 +111,8 @@ NOT_TAKEN = (
     "payer_plan_period",
     "cost",
 )
+
+
+def key_of(table: str) -> str:
+    """Return the column that numbers the rows of a table. A person is one, and dies once."""
+    return WHO if table in (PERSON, DEATH.name) else f"{table}_id"

@@ -3,7 +3,7 @@
 mapping.py    the mapping file, in frozen models; settings.py holds the kinds of setting
 reading.py    files, as batches of text cells
 cells.py      text cells, as numbers, ages and times
-residents.py  who a row is about
+identities.py who the ids of a source are: by a crosswalk, or hashed; residents.py keeps identity numbers out
 rows.py       cleaned rows, and notes of what cannot be read
 rules.py      rows, as events
 intake.py     a table with its files, from the one to the other
@@ -17,10 +17,10 @@ import polars as pl
 
 from features.errors import WeibingError
 from features.sources.report import IngestReport, admit, opened_store
+from features.sources.table.identities import ANYBODY, Identities, Who
 from features.sources.table.intake import Intake
 from features.sources.table.mapping import Mapping, Table, read_mapping, table_lines
-from features.sources.table.reading import Source, require_columns, sources
-from features.sources.table.residents import key_of
+from features.sources.table.reading import require_columns, sources
 from features.times import zone
 
 
@@ -29,6 +29,7 @@ def ingest_tables(
     store_path: Path,
     mapping: Path,
     *,
+    who: Who = ANYBODY,
     today: date | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> IngestReport:
@@ -39,6 +40,7 @@ def ingest_tables(
     files : the tables; each must be one that the mapping knows
     store_path : the store, created where there is none
     mapping : how tables become events, see `docs/records.md`
+    who : what is said of the residents' ids beyond what the mapping says
     today : the day after whose end nothing can have happened; by default, today in the county's time zone
     progress : called now and then with a line that says how far it is
 
@@ -48,7 +50,7 @@ def ingest_tables(
         If the mapping, a file or the store is not as it must be.
     """
     read = read_mapping(mapping)
-    intakes = _plan(files, read, mapping)
+    intakes = _plan(files, read, mapping, who)
     report = IngestReport()
     description = {"relative_times": True} if read.relative_times else {}
     with opened_store(store_path, timezone=read.timezone, name=read.name, description=description) as store:
@@ -64,7 +66,7 @@ def _events(intakes: list[Intake], report: IngestReport, progress: Callable[[str
     progress("sorting the events into the store")
 
 
-def _plan(files: Sequence[Path], mapping: Mapping, path: Path) -> list[Intake]:
+def _plan(files: Sequence[Path], mapping: Mapping, path: Path, who: Who) -> list[Intake]:
     """Return what to read, having found the files and the columns to be there; names all that are not."""
     tables = [(table, [file for file in files if table.takes(file)]) for table in mapping.table]
     _require_all_taken(files, tables, path)
@@ -78,17 +80,26 @@ def _plan(files: Sequence[Path], mapping: Mapping, path: Path) -> list[Intake]:
     ]
     if sentences:
         raise WeibingError("\n".join(sentences))
-    return [_intake(number, table, parts, mapping, found) for number, (table, parts) in enumerate(found) if parts]
+    names = [source.name for _, parts in found for source in parts]
+    return [
+        Intake(
+            table,
+            parts,
+            [name if names.count(name) == 1 else f"{name} (table {number + 1})" for name in (it.name for it in parts)],
+            table.timezone or mapping.timezone,
+            mapping.missing if table.missing is None else table.missing,
+            _identities(table, mapping, path, who),
+        )
+        for number, (table, parts) in enumerate(found)
+        if parts
+    ]
 
 
-def _intake(
-    number: int, table: Table, parts: list[Source], mapping: Mapping, found: list[tuple[Table, list[Source]]]
-) -> Intake:
-    names = [source.name for _, others in found for source in others]
-    labels = [name if names.count(name) == 1 else f"{name} (table {number + 1})" for name in (it.name for it in parts)]
-    missing = mapping.missing if table.missing is None else table.missing
-    key = key_of(table.resident.key) if table.resident.key else None
-    return Intake(table, parts, labels, table.timezone or mapping.timezone, missing, key)
+def _identities(table: Table, mapping: Mapping, path: Path, who: Who) -> Identities:
+    source = who.source or mapping.source_of(table)
+    if who.crosswalk and not source:
+        raise WeibingError(f'{path.name}: say which source of the crosswalk the ids are of, such as source = "his".')
+    return who.identities(source, table.resident.key)
 
 
 def _require_all_taken(files: Sequence[Path], tables: list[tuple[Table, list[Path]]], path: Path) -> None:

@@ -41,6 +41,7 @@ _AGE = r"^[\[(>≥\s]*(\d{1,3}(?:\.\d+)?)\s*岁?\s*(?:[-–—~～至,]\s*(\d{1,
 _SAMPLE = datetime(2001, 2, 3, 4, 5, 6)
 _WITH_OFFSET = re.compile("%#?z")
 _RUN_TOGETHER = re.compile(r"%[YymdHMSj]%[mdHMSj]")
+_WITH_DAY = re.compile("%[-_]?[dejDFvxc]")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ def _in_format(text: pl.Series, form: str, zone: str) -> pl.Series:
     if _RUN_TOGETHER.search(form):
         # Without separators, 2023105 would be read as the fifth of the tenth month.
         text = text.set(text.str.len_chars() != len(_SAMPLE.strftime(form)), None)
+    if "%m" in form and not _WITH_DAY.search(form):
+        # Polars reads 2009年6月3日, but of a month alone it wants both digits.
+        text, form = text + " 1", f"{form} %d"
     if _WITH_OFFSET.search(form):
         times = text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
         return times.dt.replace_time_zone(None)

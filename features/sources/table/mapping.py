@@ -309,14 +309,20 @@ class Choice(Rule):
 
 
 class Text(Rule):
-    """A column of free text."""
+    """A column of free text, or of names of places."""
 
     column: Column
     code: Code
+    static: bool = False
+
+    @property
+    def timeless(self) -> bool:
+        """Whether it is declared static."""
+        return self.static
 
 
 class Resident(Section):
-    """The resident's id: an integer as it is; or anything, hashed with the secret in an environment variable."""
+    """The resident's id: an integer as it is; or anything, hashed with the secret in a variable or a file."""
 
     column: Column
     key: str | None = None
@@ -338,6 +344,8 @@ class Table(Section):
     """One kind of table: which files hold it, how they are written, and the rules that make events of its rows."""
 
     file: Annotated[Texts, Field(min_length=1)]
+    name: str = ""
+    source: str = ""
     encoding: Encoding = "utf-8"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
@@ -347,6 +355,7 @@ class Table(Section):
     timezone: Zone | None = None
 
     resident: Annotated[Resident, BeforeValidator(_as_resident)]
+    record: Columns | None = None
     where: tuple[Where, ...] = ()
     time: Times = ()
 
@@ -375,6 +384,11 @@ class Table(Section):
         """Whether the table is in that file."""
         return any(fnmatchcase(file.name, pattern) for pattern in self.file)
 
+    @property
+    def title(self) -> str:
+        """What its records are called by: the name, or the patterns of its files."""
+        return self.name or " ".join(self.file)
+
     def orders(self) -> set[str]:
         """Return the columns by which rows are ranked, where there are no dates."""
         return {section.order for section in _within(self) if isinstance(section, InOrder)}
@@ -397,10 +411,23 @@ class Mapping(Section):
     """The whole file."""
 
     name: str = ""
+    source: str = ""
     timezone: Zone = "Asia/Shanghai"
     relative_times: bool = False
     missing: Texts = MISSING
     table: tuple[Table, ...]
+
+    def source_of(self, table: Table) -> str:
+        """Return the name of the system that a table comes from."""
+        return table.source or self.source or self.name
+
+    @model_validator(mode="after")
+    def _each_record_in_one_table(self) -> "Mapping":
+        titles = [(self.source_of(table), table.title) for table in self.table if table.record]
+        for _, title in titles:
+            if titles.count((_, title)) > 1:
+                raise mistake(f'two tables have records and are called "{title}". Give each a name of its own')
+        return self
 
 
 Elapsed.model_rebuild()

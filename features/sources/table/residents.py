@@ -6,6 +6,7 @@ A Chinese identity number (GB 11643-1999) has 17 digits and a check character; d
 import hmac
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,8 @@ _WEIGHTS = np.array([7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2])
 _CHECK_CHARACTERS = np.frombuffer(b"10X98765432", np.uint8)
 # Anywhere in a text. Mobile numbers are struck out with the identity numbers.
 IDENTITY_OR_MOBILE = r"\d{17}[\dXx]|1[3-9]\d{9}"
+# The same, but not within a longer number: the code of a village, such as 131024101201, is no telephone number.
+STANDING_ALONE = rf"(^|\D)(?:{IDENTITY_OR_MOBILE})(\D|$)"
 
 
 def key_of(variable: str, environment: Mapping[str, str] = os.environ) -> bytes:
@@ -35,11 +38,28 @@ def key_of(variable: str, environment: Mapping[str, str] = os.environ) -> bytes:
     WeibingError
         If there is none, or it is short enough to be guessed.
     """
-    key = environment.get(variable, "")
+    return _long_enough(environment.get(variable, ""), f"The environment variable {variable}", "is not set")
+
+
+def key_in(file: Path) -> bytes:
+    """Return the secret that a file holds, without blanks and line breaks around it.
+
+    Raises
+    ------
+    WeibingError
+        If it cannot be read, or is short enough to be guessed.
+    """
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeibingError(f"The file of the secret, {file}, cannot be read as text in UTF-8: {error}.") from error
+    return _long_enough(key, f"The file of the secret, {file},", "is empty")
+
+
+def _long_enough(key: str, where: str, empty: str) -> bytes:
     if len(key) < SHORTEST_KEY:
-        found = "is too short" if key else "is not set"
         raise WeibingError(
-            f"The environment variable {variable} {found}. Put a secret of at least {SHORTEST_KEY} characters in it, "
+            f"{where} {'is too short' if key else empty}. Put a secret of at least {SHORTEST_KEY} characters in it, "
             "keep it, and use the same one for every ingest."
         )
     return key.encode()
@@ -59,8 +79,15 @@ def integers(text: pl.Series) -> pl.Series:
 def keyed(text: pl.Series, key: bytes) -> pl.Series:
     """Return ids hashed with a secret: the first 63 bits of HMAC-SHA256, so that nobody without it can reverse them."""
     distinct = text.unique().drop_nulls()
-    hashes = [int.from_bytes(hmac.digest(key, one.encode(), "sha256")[:8], "big") >> 1 for one in _one_way(distinct)]
+    hashes = [
+        int.from_bytes(hmac.digest(key, one.encode(), "sha256")[:8], "big") >> 1 for one in written_one_way(distinct)
+    ]
     return text.replace_strict(distinct, pl.Series(hashes, dtype=pl.Int64), default=None, return_dtype=pl.Int64)
+
+
+def written_one_way(ids: pl.Series) -> list[str]:
+    """Return ids written one way, so that the same person in two tables has the same hash."""
+    return half_width(ids).str.to_uppercase().str.replace(r"^(\d+)\.0+$", "${1}").to_list()
 
 
 def are_identity_numbers(text: pl.Series) -> bool:
@@ -73,11 +100,6 @@ def are_rounded_identity_numbers(text: pl.Series) -> bool:
     """Whether the cells are identity numbers that a spreadsheet took for numbers, and rounded to 15 digits."""
     digits = _of_the_shape(text)
     return len(digits) > 0 and bool((_born_on_a_date(digits) & (digits[:, 15:] == 0).all(axis=1)).mean() >= 0.5)
-
-
-def _one_way(ids: pl.Series) -> list[str]:
-    """Return ids written one way, so that the same person in two tables has the same hash."""
-    return half_width(ids).str.to_uppercase().str.replace(r"^(\d+)\.0+$", "${1}").to_list()
 
 
 def _of_the_shape(text: pl.Series) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.records import OF_A_RECORD
 from features.sources.report import IngestReport, Reason
 from features.sources.table.cells import DATE_FORMATS, Numbers, ages, answers, instants, numbers, sensible
 from features.sources.table.mapping import InColumn, Rule, Where
@@ -91,9 +92,13 @@ class Rows:
         stripped = parts.with_columns(pl.col(column).str.strip_chars())
         return replace(self, frame=stripped.filter(pl.col(column) != ""))
 
+    def of_a_record(self) -> list[str]:
+        """Return the columns that say of which record a row is; none where that is not known."""
+        return [name for name in OF_A_RECORD if name in self.frame.columns]
+
     def under(self, rule: Rule) -> "Rows":
         """Return the rows that meet the conditions of a rule, with the columns that it needs."""
-        own = [name for name in self.frame.columns if name.startswith(OWN)]
+        own = [name for name in self.frame.columns if name.startswith(OWN) or name in OF_A_RECORD]
         rows = replace(self, frame=self.frame.select(*own, *dict.fromkeys(rule.columns())))
         return rows.filtered(rows.meeting(rule.where)) if rule.where else rows
 

@@ -35,7 +35,7 @@ from features.sources.table.mapping import (
     Unit,
     Value,
 )
-from features.sources.table.residents import IDENTITY_OR_MOBILE, are_identity_numbers
+from features.sources.table.residents import IDENTITY_OR_MOBILE, STANDING_ALONE, are_identity_numbers
 from features.sources.table.rows import CODE, RANK, RESIDENT, TIME, Rows
 from features.times import YEAR, instant, length
 from features.vocabulary import HIERARCHICAL
@@ -162,9 +162,9 @@ def _(rule: Choice, rows: Rows, place: str) -> pl.DataFrame:
 @events_of.register
 def _(rule: Text, rows: Rows, place: str) -> pl.DataFrame:
     rows = rows.filled(rule.column)
-    telling = rows[rule.column].str.contains(IDENTITY_OR_MOBILE)
-    rows.notes.rest(Reason.STRUCK_OUT, len(rows.filtered(telling)), rule.column)
-    text = rows[rule.column].str.replace_all(IDENTITY_OR_MOBILE, "***")
+    telling, struck_out = (STANDING_ALONE, "${1}***${2}") if rule.static else (IDENTITY_OR_MOBILE, "***")
+    rows.notes.rest(Reason.STRUCK_OUT, int(rows[rule.column].str.contains(telling).sum()), rule.column)
+    text = rows[rule.column].str.replace_all(telling, struck_out)
     return _dated(rule, rows, place, rule.code, text=text)
 
 
@@ -181,7 +181,7 @@ def _events(
     """Return an event for each row."""
     given = {"time": time, "code": code, "numeric_value": value, "text_value": text, "unit": unit}
     columns = {name: it if isinstance(it, pl.Series) else pl.lit(it, SCHEMA[name]) for name, it in given.items()}
-    return rows.frame.select(pl.col(RESIDENT).alias("subject_id"), **columns)
+    return rows.frame.select(pl.col(RESIDENT).alias("subject_id"), *rows.of_a_record(), **columns)
 
 
 def _told(rule: Rule, rows: Rows, code: str) -> pl.DataFrame:

@@ -14,8 +14,10 @@ import pytest
 from features.events import EventStore, normalised
 from features.sources.report import IngestReport
 from features.sources.table import ingest_tables
+from features.sources.table.identities import Who
 
 TODAY = date(2025, 1, 1)
+CROSSWALK = "crosswalk.csv"
 COLUMNS = {
     "resident": "subject_id",
     "time": "time",
@@ -60,12 +62,15 @@ class County:
         return path
 
     def files(self) -> list[Path]:
-        return sorted(path for path in self.folder.iterdir() if path.is_file() and path.suffix != ".toml")
+        files = (path for path in self.folder.iterdir() if path.is_file() and path.suffix != ".toml")
+        return sorted(path for path in files if path.name != CROSSWALK)
 
     def ingest(self, mapping: str | None = None, today: date = TODAY) -> IngestReport:
-        """Take all files into the store."""
+        """Take all files into the store; who ids are says the file of that name, where there is one."""
         path = self.mapping(mapping) if mapping else self.folder / "mapping.toml"
-        return ingest_tables(self.files(), self.store, path, today=today)
+        crosswalk = self.folder / CROSSWALK
+        who = Who(crosswalk=crosswalk if crosswalk.is_file() else None)
+        return ingest_tables(self.files(), self.store, path, who=who, today=today)
 
     def drawn(self, *columns: str) -> list[list[str]]:
         """Return the store's events as a drawn table has them; by default the columns that hold anything."""

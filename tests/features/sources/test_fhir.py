@@ -13,6 +13,7 @@ from features.events import EventStore
 from features.sources.fhir import ingest_fhir
 from features.sources.fhir.coding import rows
 from features.sources.report import IngestReport, Reason
+from features.sources.table.identities import Who
 from features.vocabulary import builtin
 from tests.real import real_records
 
@@ -486,7 +487,7 @@ def test_identity_numbers_are_refused_without_a_key(take, county):
 
 def test_with_a_key_all_ids_are_hashed_as_those_of_tables_are(take, county, monkeypatch):
     monkeypatch.setenv("SECRET", "a-long-secret-that-stays-here")
-    take(about("Condition", "Patient/12", recordedDate=DAY, code=concept((ICD10, "I10"))), key="SECRET")
+    take(about("Condition", "Patient/12", recordedDate=DAY, code=concept((ICD10, "I10"))), who=Who(key="SECRET"))
     county.file("exams.csv", f"id,day\n12,{DAY}\n")
     (county.folder / "export.ndjson").unlink()
     report = county.ingest("""

@@ -9,6 +9,7 @@ import pytest
 
 from features.errors import WeibingError
 from features.sources.fhir import ingest_fhir
+from features.sources.table.identities import Who
 
 TODAY = date(2025, 1, 1)
 PAGE = Path(__file__).parents[3] / "docs" / "fhir.md"
@@ -58,7 +59,7 @@ def test_the_example_does_what_the_page_says(example, county, monkeypatch):
             ingest_fhir(files, county.store)
         assert str(error.value) == example.blocks["error"].strip()
         return
-    report = ingest_fhir(files, county.store, key=key, today=TODAY).text()
+    report = ingest_fhir(files, county.store, who=Who(key=key), today=TODAY).text()
     if "events" in example.blocks:
         county.is_drawn(example.blocks["events"])
     if "whole report" in example.blocks:

@@ -123,7 +123,7 @@ def test_a_patient_without_an_id_goes_by_the_address(county, ingest):
     county.file("a.json", bundle({"fullUrl": url, "resource": patient}, {"resource": condition}))
     county.file("b.ndjson", json.dumps(patient | {"id": url.rpartition(":")[2]}))
     report = ingest()
-    assert (report.residents_new, report.events_written, report.duplicates) == (1, 2, 1)
+    assert (report.residents_new, report.events_written, report.outdated) == (1, 2, 1)
 
 
 def test_addresses_mean_nothing_beyond_their_bundle(county, ingest):

@@ -90,6 +90,30 @@ def test_of_several_formats_the_first_that_fits_is_taken():
     assert found.to_list() == [datetime(2024, 3, 5), datetime(2024, 3, 1), datetime(2021, 1, 1), None]
 
 
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    [
+        ("2009年6月", "%Y年%m月"),
+        ("2009年06月", "%Y年%m月"),
+        ("２００９年６月", "%Y年%m月"),
+        ("2009-6", "%Y-%m"),
+        ("2009.6", "%Y.%m"),
+        ("6/2009", "%m/%Y"),
+        ("200906", "%Y%m"),
+    ],
+)
+def test_a_month_alone_is_its_first_day_with_one_digit_or_two(cell, form):
+    assert instants(texts(cell, None), [form], "UTC").to_list() == [datetime(2009, 6, 1), None]
+
+
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    [("2009年13月", "%Y年%m月"), ("2009-0", "%Y-%m"), ("2009-6-3", "%Y-%m"), ("20096", "%Y%m"), ("2009", "%Y-%m")],
+)
+def test_what_is_no_month_becomes_null(cell, form):
+    assert instants(texts(cell), [form], "UTC").to_list() == [None]
+
+
 def test_a_local_midnight_is_stored_as_utc():
     assert instants(texts("2024-03-05"), DATE_FORMATS, "Asia/Shanghai").to_list() == [datetime(2024, 3, 4, 16)]
 

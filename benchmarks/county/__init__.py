@@ -1,0 +1,1 @@
+"""How long a synthetic county takes, and how much memory."""
