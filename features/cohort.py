@@ -129,10 +129,11 @@ def cohort(store: EventStore, target: Target, vocabulary: Vocabulary | None = No
     WeibingError
         If the target names an unknown concept or a wrong length of time, or the store holds no dated events.
     """
-    finder = _Finder.of(store, target, vocabulary or builtin())
     flow: Counter[str] = Counter()
     found_by: Counter[str] = Counter()
-    parts = [finder.shard(store.read(shard), flow, found_by) for shard in store.shards]
+    with store.held() as still:
+        finder = _Finder.of(still, target, vocabulary or builtin())
+        parts = [finder.shard(still.read(shard), flow, found_by) for shard in still.shards]
     return Cohort(target, pl.concat(parts).sort(KEYS), dict(flow), dict(found_by.most_common()))
 
 
@@ -311,7 +312,7 @@ def _extent(store: EventStore) -> tuple[datetime, datetime]:
     found = pl.concat(pl.collect_all(dated)) if dated else pl.DataFrame({"start": [None], "end": [None]})
     start, end = found["start"].min(), found["end"].max()
     if not isinstance(start, datetime) or not isinstance(end, datetime):
-        raise WeibingError(f"The event store {store.path} holds no dated events.")
+        raise WeibingError(f"The event store {store.place} holds no dated events.")
     return start, end
 
 

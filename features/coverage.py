@@ -198,8 +198,9 @@ def _require_columns(source: Source, columns: list[str]) -> None:
 
 def _counts_of_store(store: EventStore) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for shard in store.shards:
-        counts.update(dict(pl.scan_parquet(shard).group_by("code").agg(pl.len()).collect().iter_rows()))
+    with store.held() as still:
+        for shard in still.shards:
+            counts.update(dict(pl.scan_parquet(shard).group_by("code").agg(pl.len()).collect().iter_rows()))
     return counts
 
 

@@ -4,19 +4,22 @@ Both go through the same compiled loops on the same kind of arrays, so one is ma
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.columns import Columns, clock, read_columns, segments
 from features.errors import WeibingError
 from features.events import EventStore, normalised
-from features.kernel import UNBOUNDED, Plan, Rows, fill, fill_residents
+from features.kernel import UNBOUNDED, Known, Plan, Rows, fill, fill_residents
 from features.measures import KINDS, OF_NUMBERS, Feature, Measure
 from features.profile import PROFILE, SWITCH, Profile, declared
 from features.times import standard_offset
-from features.translation import Translator, clock
+from features.translation import Translator
 from features.vocabulary import Vocabulary, builtin
 
 KEYS = ["subject_id", "index_time"]
@@ -49,8 +52,8 @@ class Engine:
         self.timezone = timezone
         for feature in profile.features:
             _check(feature, profile, self.vocabulary)
-        self._translator = Translator((feature.concept for feature in profile.features), self.vocabulary, timezone)
-        self._plan = _plan(profile, self._translator.concepts, standard_offset(timezone))
+        self.translator = Translator((feature.concept for feature in profile.features), self.vocabulary, timezone)
+        self._plan = _plan(profile, self.translator.concepts, standard_offset(timezone))
 
     @classmethod
     def of_store(cls, store: EventStore) -> "Engine":
@@ -75,15 +78,21 @@ class Engine:
         -------
         Sorted by `subject_id` and `index_time`, followed by a float32 column a feature.
         """
-        index = index.select(pl.col("subject_id").cast(pl.Int64), pl.col("index_time").cast(pl.Datetime("us")))
-        index = index.sort(KEYS)
-        residents = index["subject_id"].unique().sort().to_numpy()
-        row_starts = np.searchsorted(index["subject_id"].to_numpy(), residents)
-        rows = Rows(np.append(row_starts, len(index)), clock(index["index_time"]))
-        filled = np.empty((len(self.profile), len(index)), np.float32)
-        if len(index):
-            fill(self._translator.known(events, residents), rows, self._plan, filled)
-        return _frame(index, self.profile.names, filled)
+        asked = _Asked.of(index)
+        known = self.translator.known(events, asked.residents)
+        return _frame(asked, self.profile.names, list(self.fill(known, asked.rows)))
+
+    def fill(self, known: Known, rows: Rows) -> NDArray[np.float32]:
+        """Fill rows from the usable events that :attr:`translator` returns of the same residents.
+
+        Returns
+        -------
+        shape (features, rows), NaN is null
+        """
+        filled = np.empty((len(self.profile), len(rows.index_time)), np.float32)
+        if len(rows.index_time):
+            fill(known, rows, self._plan, filled)
+        return filled
 
     def one(self, events: pl.DataFrame, index_time: int) -> NDArray[np.float32]:
         """Fill the profile of one resident, on this thread.
@@ -99,10 +108,44 @@ class Engine:
         -------
         shape (features,), NaN is null
         """
+        return self.fill_one(self.translator.of_one(events), index_time)
+
+    def fill_one(self, known: Known, index_time: int) -> NDArray[np.float32]:
+        """Fill one row from the usable events of one resident, on this thread; as :meth:`one`."""
         filled = np.empty((len(self.profile), 1), np.float32)
         rows = Rows(np.array([0, 1]), np.array([index_time]))
-        fill_residents(0, 1, self._translator.of_one(events), rows, self._plan, filled)
+        fill_residents(0, 1, known, rows, self._plan, filled)
         return filled[:, 0]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The rows of a profile that are asked for, sorted by resident and index time.
+
+    `residents`, shape (residents,), ascending; `rows` says where each one's begin in `index`.
+    """
+
+    index: pl.DataFrame
+    residents: NDArray[np.int64]
+    rows: Rows
+
+    @classmethod
+    def of(cls, index: pl.DataFrame) -> "_Asked":
+        index = index.select(pl.col("subject_id").cast(pl.Int64), pl.col("index_time").cast(pl.Datetime("us")))
+        index = index.sort(KEYS)
+        subject, time = index["subject_id"].to_numpy(), clock(index["index_time"].to_numpy())
+        residents, starts, _ = segments(subject, time)
+        return cls(index, residents, Rows(starts, time))
+
+    def among(self, residents: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], Rows]:
+        """Return those of some residents that are asked for, the places of their rows, and these rows."""
+        place = np.searchsorted(self.residents, residents)
+        here = np.flatnonzero(place < len(self.residents))
+        here = here[self.residents[place[here]] == residents[here]]
+        first, stop = self.rows.starts[place[here]], self.rows.starts[place[here] + 1]
+        starts = np.append(0, np.cumsum(stop - first))
+        rows = np.arange(starts[-1]) + np.repeat(first - starts[:-1], stop - first)
+        return residents[here], rows, Rows(starts, self.rows.index_time[rows])
 
 
 def profile_store(store: EventStore, index: pl.DataFrame, engine: Engine) -> pl.DataFrame:
@@ -116,19 +159,29 @@ def profile_store(store: EventStore, index: pl.DataFrame, engine: Engine) -> pl.
     -------
     As :meth:`Engine.profiles`.
     """
-    parts = []
-    for shard in store.shards:
-        events = store.read(shard)
-        here = index.join(events.select("subject_id").unique(), on="subject_id", how="semi")
-        if len(here):
-            parts.append(engine.profiles(events, here))
-    found = pl.concat([part.select(KEYS) for part in parts]) if parts else index.select(KEYS).clear()
-    parts.append(engine.profiles(_no_events(), index.join(found, on=KEYS, how="anti")))
-    return pl.concat(parts).sort(KEYS)
+    asked = _Asked.of(index)
+    # As of a resident without events.
+    filled = [np.full(len(asked.index), nothing) for nothing in engine.one(_no_events(), 0)]
+    with store.held() as still:
+        for columns in ahead(map(read_columns, still.shards)):
+            residents, rows, theirs = asked.among(columns.resident)
+            known = engine.translator.of_columns(columns, residents)
+            for feature, values in zip(filled, engine.fill(known, theirs), strict=True):
+                feature[rows] = values
+    return _frame(asked, engine.profile.names, filled)
 
 
 def _no_events() -> pl.DataFrame:
     return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
+
+
+def ahead(shards: Iterator[Columns]) -> Iterator[Columns]:
+    """Yield shards, each read while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, shards, None)
+        while (columns := coming.result()) is not None:
+            coming = reader.submit(next, shards, None)
+            yield columns
 
 
 def fingerprint(profiles: pl.DataFrame) -> str:
@@ -194,6 +247,7 @@ def _nothing(feature: Feature) -> float:
     return np.nan if known is None else known
 
 
-def _frame(index: pl.DataFrame, names: list[str], filled: NDArray[np.float32]) -> pl.DataFrame:
-    columns = [pl.Series(name, column, nan_to_null=True) for name, column in zip(names, filled, strict=True)]
-    return index.select(KEYS).with_columns(columns)
+def _frame(asked: _Asked, names: list[str], filled: list[NDArray[np.float32]]) -> pl.DataFrame:
+    """Return rows as a frame, taking the features from the list one by one, so that none is held twice."""
+    filled.reverse()
+    return asked.index.with_columns([pl.Series(name, filled.pop(), nan_to_null=True) for name in names])

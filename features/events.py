@@ -146,6 +146,12 @@ class EventStore:
     timezone: str = "UTC"
     name: str = ""
     description: dict[str, Any] = field(default_factory=dict)
+    origin: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where the store is, as people know it: of one that is held, the store it is a moment of."""
+        return self.origin or self.path
 
     @classmethod
     def open(cls, path: str | Path) -> "EventStore":
@@ -268,7 +274,7 @@ class EventStore:
             yield self
             return
         with held(self.path) as path:
-            yield replace(self, path=path)
+            yield replace(self, path=path, origin=self.place)
 
     def _lay_out(self) -> None:
         """Make an empty store; it is there when its data folder is, which comes last."""

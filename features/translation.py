@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.columns import Columns, Pairs, columns_of
 from features.compiled import compiled, compiled_lean, compiled_parallel
-from features.events import ORDER
 from features.finding import (
     DEFICIT,
     OF_DEFICITS,
@@ -38,21 +38,17 @@ from features.rules import Needed, compile_rules
 from features.times import standard_offset
 from features.vocabulary import Vocabulary
 
-# With fewer events than this, a dictionary is faster than columns.
-FEW = 4_000
-
-Pairs = list[tuple[str, str | None]]
-
 
 class Coded(NamedTuple):
-    """Events as they were recorded, sorted by resident and time.
+    """Events as they were recorded, of each resident sorted by time.
 
-    `starts`, shape (residents + 1,), says where each resident's begin in the others, all of shape (events,): `pair`
-    says which (code, unit) pair an event bears, `time` is in microseconds or ``ALWAYS``, `number` is NaN where none was
-    recorded.
+    `first` and `stop`, shape (residents,), say where each resident's begin and end in the others, all of shape
+    (events,): `pair` says which (code, unit) pair an event bears, `time` is in microseconds or ``ALWAYS``, `number` is
+    NaN where none was recorded.
     """
 
-    starts: Ints
+    first: Ints
+    stop: Ints
     pair: Small
     time: Ints
     number: Singles
@@ -85,8 +81,9 @@ def _canonical(number: float, numbers: Floats) -> float:
 def _room(start: int, stop: int, coded: Coded, meanings: Meanings) -> int:
     """How many usable events the residents ``[start, stop)`` can have at most."""
     room = meanings.once * (stop - start)
-    for event in range(coded.starts[start], coded.starts[stop]):
-        room += meanings.room[coded.pair[event]]
+    for resident in range(start, stop):
+        for event in range(coded.first[resident], coded.stop[resident]):
+            room += meanings.room[coded.pair[event]]
     return room
 
 
@@ -98,7 +95,7 @@ def translate_residents(
     found = nothing_found(rules)
     for resident in range(start, stop):
         forget(found)
-        first, last = coded.starts[resident], coded.starts[resident + 1]
+        first, last = coded.first[resident], coded.stop[resident]
         for event in range(first, last):
             time, pair = coded.time[event], coded.pair[event]
             for meaning in range(meanings.starts[pair], meanings.starts[pair + 1]):
@@ -122,7 +119,7 @@ def translate_residents(
 @compiled_parallel
 def translate(coded: Coded, meanings: Meanings, rules: Rules) -> Known:
     """Turn coded events into usable events of concepts, in parallel over residents."""
-    residents = len(coded.starts) - 1
+    residents = len(coded.first)
     chunks = min(CHUNKS, residents)
     rooms, lengths = np.zeros(chunks + 1, np.int64), np.zeros(chunks + 1, np.int64)
     ends = np.zeros(residents, np.int64)
@@ -198,23 +195,22 @@ class Translator:
 
     def known(self, events: pl.DataFrame, residents: NDArray[np.int64]) -> Known:
         """Return the usable events of these residents, who are in ascending order, from those of a shard."""
-        events = _ordered(events)
-        subject = events["subject_id"].to_numpy()
-        begins = np.flatnonzero(np.diff(subject, prepend=subject[:1] - 1))
-        place = np.searchsorted(residents, subject[begins]).clip(max=len(residents) - 1)
-        asked = residents[place] == subject[begins]
-        counts = np.diff(begins, append=len(subject))
-        if not asked.all():
-            events = events.filter(pl.Series(np.repeat(asked, counts)))
-        of_each = np.zeros(len(residents) + 1, np.int64)
-        of_each[place[asked] + 1] = counts[asked]
-        coded, meanings = self._coded(events, np.cumsum(of_each))
-        return translate(coded, meanings, self._rules)
+        return self.of_columns(columns_of(events), residents)
+
+    def of_columns(self, columns: Columns, residents: NDArray[np.int64]) -> Known:
+        """Return the same from the columns of a shard."""
+        place = np.searchsorted(columns.resident, residents)
+        here = np.flatnonzero(place < len(columns.resident))
+        here = here[columns.resident[place[here]] == residents[here]]
+        first, stop = np.zeros((2, len(residents)), np.int64)
+        first[here], stop[here] = columns.starts[place[here]], columns.starts[place[here] + 1]
+        return translate(*self._coded(columns, first, stop), self._rules)
 
     def of_one(self, events: pl.DataFrame) -> Known:
         """Return the usable events of one resident."""
-        events = _ordered(events)
-        return translate_one(*self._coded(events, np.array([0, len(events)])), self._rules)
+        columns = columns_of(events)
+        coded, meanings = self._coded(columns, np.array([0]), np.array([len(events)]))
+        return translate_one(coded, meanings, self._rules)
 
     def frame(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the usable events of a shard as `subject_id`, `concept`, `time` (null: always) and `value`."""
@@ -231,10 +227,8 @@ class Translator:
             }
         )
 
-    def _coded(self, events: pl.DataFrame, starts: Ints) -> tuple[Coded, Meanings]:
-        pair, pairs = _pairs(events)
-        number = events["numeric_value"].to_numpy()
-        return Coded(starts, pair, clock(events["time"]), number), self._meanings(pairs)
+    def _coded(self, columns: Columns, first: Ints, stop: Ints) -> tuple[Coded, Meanings]:
+        return Coded(first, stop, columns.pair, columns.time, columns.number), self._meanings(columns.pairs)
 
     def _meanings(self, pairs: Pairs) -> Meanings:
         starts, concepts, numbers = [0], [], []
@@ -254,39 +248,3 @@ class Translator:
             room=np.diff(room[np.array(starts)]).astype(np.int32),
             once=self._needed.once,
         )
-
-
-def _ordered(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the events sorted by resident and time, as they are where they already are."""
-    subject, time = events["subject_id"].to_numpy(), clock(events["time"])
-    later = (subject[1:] > subject[:-1]) | ((subject[1:] == subject[:-1]) & (time[1:] >= time[:-1]))
-    return events if later.all() else events.sort(ORDER)
-
-
-def clock(time: pl.Series) -> NDArray[np.int64]:
-    """Return times as microseconds since 1970, shape as given; ``ALWAYS`` where there is none."""
-    # numpy's "not a time" is ALWAYS.
-    return time.to_numpy().view(np.int64)
-
-
-def _pairs(events: pl.DataFrame) -> tuple[Small, Pairs]:
-    """Return which (code, unit) pair each event bears, and the pairs."""
-    if len(events) <= FEW:
-        number_of: dict[tuple[str, str | None], int] = {}
-        both = zip(events["code"].to_list(), events["unit"].to_list(), strict=True)
-        pair = [number_of.setdefault(each, len(number_of)) for each in both]
-        return np.array(pair, np.int32), list(number_of)
-    code, codes = _numbered(events["code"])
-    unit, units = _numbered(events["unit"])
-    combined = code.astype(np.int64) * len(units) + unit
-    present = np.flatnonzero(np.bincount(combined, minlength=len(codes) * len(units)))
-    number = np.zeros(len(codes) * len(units), np.int32)
-    number[present] = np.arange(len(present))
-    return number[combined], [(str(codes[p // len(units)]), units[p % len(units)]) for p in present]
-
-
-def _numbered(texts: pl.Series) -> tuple[NDArray[np.int64], list[str | None]]:
-    """Return the number of each text, and the texts by number; the last one is null."""
-    known = texts.drop_nulls().unique().sort()
-    number = texts.cast(pl.Enum(known)).to_physical().cast(pl.Int64).fill_null(len(known))
-    return number.to_numpy(), [*known.to_list(), None]

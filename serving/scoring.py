@@ -22,8 +22,8 @@ from features.engine import Engine
 from features.errors import WeibingError
 from features.events import EventStore, normalised
 from features.kernel import Known
+from features.kernel import Rows as Asked
 from features.times import microseconds
-from features.translation import Translator
 from serving.drivers import COLUMN, Driver, Ints, Singles, driver_column, drivers_of, latest, rest, strongest
 from serving.questions import Question, Rows, Subject, rule_features
 from training.model import TIERS, Completeness, RiskModel, Tier, grade
@@ -147,10 +147,10 @@ def score_store(
     """
     scorer = Scorer(models, engine)
     flow: Counter[str] = Counter()
-    shards = store.shards
-    for number, shard in enumerate(shards, start=1):
-        progress(f"scoring shard {number} of {len(shards)}")
-        yield scorer.table(store.read(shard), index_time, now, flow)
+    with store.held() as still:
+        for number, shard in enumerate(still.shards, start=1):
+            progress(f"scoring shard {number} of {len(still.shards)}")
+            yield scorer.table(still.read(shard), index_time, now, flow)
     if not flow["scores"]:
         found = "; ".join(f"{reason} {times:,}" for reason, times in flow.items()) or "no residents"
         raise WeibingError(
@@ -207,8 +207,7 @@ class Scorer:
 
     def __init__(self, models: Mapping[str, RiskModel], engine: Engine) -> None:
         self.engine = engine.also(rule_features(models.values()))
-        concepts = (feature.concept for feature in self.engine.profile.features)
-        self._translator = Translator(concepts, engine.vocabulary, engine.timezone)
+        self._translator = self.engine.translator
         self._concepts = [engine.vocabulary.concept(name) for name in self._translator.concepts]
         names = self.engine.profile.names
         self.questions = {name: Question.of(model, names, self._concepts) for name, model in models.items()}
@@ -228,8 +227,9 @@ class Scorer:
         `targets` says which to answer, in which order; None for all.
         """
         index = np.array([microseconds(index_time)])
-        filled = self.engine.one(events, int(index[0]))[np.newaxis]
-        rows = self._rows([subject], [index_time], filled, self._translator.of_one(events), index)
+        known = self._translator.of_one(events)
+        filled = self.engine.fill_one(known, int(index[0]))[np.newaxis]
+        rows = self._rows([subject], [index_time], filled, known, index)
         return self._answers(rows, now, targets, most)[0]
 
     def many(
@@ -276,11 +276,11 @@ class Scorer:
         self, events: pl.DataFrame, residents: pl.Series, subjects: Sequence[Subject], index_times: Sequence[datetime]
     ) -> Rows:
         """Fill a row for each resident, who are in ascending order."""
-        index = pl.DataFrame({"subject_id": residents, "index_time": pl.Series(index_times, dtype=pl.Datetime("us"))})
+        index = pl.Series(index_times, dtype=pl.Datetime("us")).to_physical().to_numpy()
         with _ALL_PROCESSORS:
-            filled = self.engine.profiles(events, index).select(self.engine.profile.names).to_numpy()
-        known = self._translator.known(events, residents.to_numpy())
-        return self._rows(subjects, index_times, filled, known, index["index_time"].to_physical().to_numpy())
+            known = self._translator.known(events, residents.to_numpy())
+            filled = self.engine.fill(known, Asked(np.arange(len(index) + 1), index)).T
+        return self._rows(subjects, index_times, filled, known, index)
 
     def _rows(
         self, subject: Sequence[Subject], index_time: Sequence[datetime], filled: Singles, known: Known, index: Ints

@@ -1,6 +1,7 @@
 """The command line as its users meet it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,12 +104,15 @@ def test_train_shows_a_table_that_says_it_is_synthetic(home):
     assert "SYNTHETIC DATA" in said
     assert "logistic regression" in said
     assert "version 1, champion" in said
+    assert "outcome: fall_found: fall_coded or fall_reported (" in said
+    assert "found by: fall_" in said
 
 
 def test_evaluate_measures_the_champion_on_a_store(home, tmp_path):
     out = tmp_path / "figures.json"
     said = run("evaluate", home / "county", "fall", "--mlruns", home / "mlruns", "--json", out)
-    assert said.startswith("auroc")
+    assert said.startswith("outcome: fall_found: fall_coded or fall_reported (")
+    assert re.search("^auroc +0[.]", said, re.MULTILINE)
     assert json.loads(out.read_text(encoding="utf-8"))["auroc"]["estimate"] > 0.5
 
 
@@ -160,6 +164,7 @@ def test_every_command_has_an_example_in_its_help():
         assert f"Example: weibing {name}" in " ".join(run(name, "--help").split()), name
     for kind in ("table", "fhir", "omop", "meds"):
         assert f"Example: weibing ingest {kind}" in " ".join(run("ingest", kind, "--help").split())
+    assert "Example: weibing vocabulary check" in " ".join(run("vocabulary", "check", "--help").split())
 
 
 def test_help_answers_without_loading_the_models(tmp_path):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -131,7 +131,12 @@ def check(
     WeibingError
         If there are no dated events, a target names an unknown concept, or `at` is not a date.
     """
-    survey = Survey.of(store, targets, at, vocabulary)
+    with store.held() as still:
+        found = _checked(Survey.of(still, targets, at, vocabulary), targets, progress)
+    return replace(found, survey=replace(found.survey, store=store))
+
+
+def _checked(survey: Survey, targets: tuple[Target, ...], progress: Callable[[str], None] | None) -> Quality:
     for target in targets:
         for concept in target.concepts:
             survey.vocabulary.concept(concept)

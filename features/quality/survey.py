@@ -86,7 +86,7 @@ class Survey:
         start, last = dated["start"].min(), dated["end"].max()
         if not isinstance(start, datetime) or not isinstance(last, datetime):
             before = f" before {at}" if at else ""
-            raise WeibingError(f"The event store {store.path} holds no dated events{before}. Ingest records first.")
+            raise WeibingError(f"The event store {store.place} holds no dated events{before}. Ingest records first.")
         names = pl.concat([places for _, places in facts]).group_by("name").agg(pl.col("residents").sum())
         largest = names.sort(["residents", "name"], descending=[True, False]).head(MOST_TOWNSHIPS)["name"]
         return cls(store, known, start, end or last, tuple(largest.sort()), targets, cuts=at is not None)

@@ -165,7 +165,7 @@ def test_rows_beyond_a_block_are_filled_as_if_each_were_alone():
 
 
 def test_one_is_many_among_so_many_events_that_codes_are_numbered_by_column(monkeypatch):
-    monkeypatch.setattr("features.translation.FEW", 0)
+    monkeypatch.setattr("features.columns.FEW", 0)
     events = normalised(
         pl.DataFrame(
             {
@@ -178,7 +178,7 @@ def test_one_is_many_among_so_many_events_that_codes_are_numbered_by_column(monk
         )
     )
     by_column = ENGINE.profiles(events, index_of([1, 2]))
-    monkeypatch.setattr("features.translation.FEW", 4_000)
+    monkeypatch.setattr("features.columns.FEW", 4_000)
     assert by_column.equals(ENGINE.profiles(events, index_of([1, 2])))
     assert by_column["sbp_max_2y"].to_list() == [np.float32(np.float32(16.0) * 7.50062), 150.0]
 

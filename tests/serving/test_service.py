@@ -226,7 +226,7 @@ def test_a_resident_without_events_is_scored_with_low_completeness(service: Serv
     said = service.resident()
     graded = {score["target"]: score["completeness"] for score in said["scores"]}
     assert graded == {"hypertension": "low", "fall": "low"}
-    assert said["not_at_risk"] == [{"target": "diabetes_complication", "reason": "without diabetes"}]
+    assert said["not_at_risk"] == [{"target": "diabetes_complication", "reason": "without diabetes_found"}]
 
 
 def test_without_an_index_time_one_predicts_from_now(service: Service) -> None:

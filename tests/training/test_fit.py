@@ -47,7 +47,7 @@ def test_features_never_known_always_the_same_or_moving_either_way_are_left_out_
     assert kept == ("sbp_latest", "sbp_count")
     assert dropped == {
         "sbp_max": "always the same",
-        "sbp_slope": "a worse sbp could lower it",
+        "sbp_slope": "a worse sbp could move it either way",
         "hdl_latest": "never known",
     }
 

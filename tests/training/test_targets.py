@@ -8,9 +8,11 @@ from textwrap import dedent
 
 import pytest
 
-from features.cohort import IndexTimes, Limit, Target
+from features.cohort import IndexTimes, Limit, Target, cohort
 from features.errors import WeibingError
+from features.events import EventStore
 from features.vocabulary import BUILTIN, Vocabulary, builtin
+from tests.tables import events_from
 from training.targets import FALL, HYPERTENSION, TARGETS, read_targets, target_from, target_named
 
 KIDNEY = """
@@ -31,6 +33,24 @@ def written(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture
+def at_risk(tmp_path: Path):
+    """Say who of residents 1 to 6, all of them fifty, is at risk for a target at the first of January 2015."""
+    # Who is born and seen before, and a witness until long after, so that nobody is left out for another reason.
+    births = [f"{number} | 1965-01-01 | MEDS_BIRTH" for number in range(7)]
+    seen = [f"{number} | 2012-06-01 | outpatient_visit" for number in range(7)]
+    others = "\n".join(["subject_id | time | code", *births, *seen, "0 | 2030-06-01 | outpatient_visit"])
+    day = IndexTimes(every="1y", start="2015-01-01", stop="2015-01-01")
+
+    def residents(target: Target, history: str) -> list[int]:
+        store = EventStore.create(tmp_path / "store", timezone="UTC")
+        store.append([events_from(others), events_from(history)])
+        found = cohort(store, dataclasses.replace(target, index=day))
+        return [number for number in found.rows["subject_id"] if number]
+
+    return residents
 
 
 def test_without_a_file_there_are_the_three_built_in_targets():
@@ -57,8 +77,46 @@ def test_the_built_in_targets_are_those_of_the_design():
         "fall": ((65, inf), "1y", True),
     }
     assert HYPERTENSION.limits == (Limit("sbp", below=140), Limit("dbp", below=90))
-    assert {"hypertension", "antihypertensive"} == set(HYPERTENSION.absent)
-    assert TARGETS["diabetes_complication"].present == ("diabetes",)
+    assert {name: target.outcome for name, target in TARGETS.items()} == {
+        "hypertension": ("hypertension_found",),
+        "diabetes_complication": ("diabetes_complication_found",),
+        "fall": ("fall_found",),
+    }
+    assert TARGETS["diabetes_complication"].present == ("diabetes_found",)
+
+
+def test_hypertension_is_predicted_for_who_has_neither_diagnosis_nor_treatment_nor_raised_pressure(at_risk):
+    history = """
+        subject_id | time       | code             | value
+        1          | 2014-02-01 | hypertension     |
+        2          | 2014-02-01 | antihypertensive |
+        3          | 2013-03-01 | sbp              | 150
+        3          | 2013-06-01 | dbp              | 95
+        3          | 2013-09-01 | sbp              | 145
+        3          | 2014-02-01 | sbp              | 120
+        4          | 2013-03-01 | sbp              | 150
+        4          | 2013-06-01 | dbp              | 95
+        4          | 2014-02-01 | sbp              | 120
+        4          | 2014-02-01 | dbp              | 80
+        5          | 2014-02-01 | sbp              | 140
+        6          | 2015-01-01 | hypertension     |
+    """
+    # The outcome of the sixth is at the index time, not before it.
+    assert at_risk(HYPERTENSION, history) == [4, 6]
+
+
+def test_a_complication_is_predicted_for_who_has_diabetes_by_diagnosis_treatment_or_two_tests(at_risk):
+    history = """
+        subject_id | time       | code                | value
+        1          | 2014-02-01 | diabetes            |
+        2          | 2014-02-01 | ATC//A10BA02        |
+        3          | 2013-03-01 | glucose_fasting     | 7.4
+        3          | 2014-02-01 | hba1c               | 6.8
+        4          | 2013-03-01 | glucose_fasting     | 7.4
+        5          | 2014-02-01 | diabetes            |
+        5          | 2014-03-01 | diabetic_neuropathy |
+    """
+    assert at_risk(TARGETS["diabetes_complication"], history) == [1, 2, 3]
 
 
 def test_a_file_changes_only_the_keys_that_it_gives(written):

@@ -7,6 +7,7 @@ not. Counts are added up shard by shard, so a large county needs no more memory 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,8 +70,9 @@ class Comparison:
         return self.low <= self.simulated <= self.high
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON would have it."""
-        return {**self.__dict__, "within": self.within}
+        """Return it as JSON would have it: nothing where a rate has nobody to be counted in."""
+        simulated = None if isnan(self.simulated) else self.simulated
+        return {**self.__dict__, "simulated": simulated, "within": self.within}
 
 
 def compare(path: Path) -> list[Comparison]:

@@ -46,6 +46,12 @@ def test_a_rate_outside_of_its_range_is_said_to_be(compared):
     assert table([low]).endswith("0 of 1 rates lie in their ranges.")
 
 
+def test_a_rate_of_nobody_is_null_in_json_and_not_within(compared):
+    nobody = replace(compared[0], simulated=float("nan"))
+    assert summary([nobody])["within"] == 0
+    assert summary([nobody])["rates"][0]["simulated"] is None
+
+
 def test_shards_are_counted_together():
     """2 of 10 and 3 of 30 are 5 of 40."""
     assert Tally(2, 10).plus(Tally(3, 30)) == Tally(5, 40)

@@ -15,7 +15,7 @@ from features.sources.county import BLOCK
 from features.sources.county.course import live_through, past
 from features.sources.county.dice import Dice
 from features.sources.county.fall_risk import Recall, fall_risk
-from features.sources.county.hazards import STATES, Rates
+from features.sources.county.hazards import LEVELS, STATES, Rates
 from features.sources.county.period import Period
 from features.sources.county.residents import settle
 from features.sources.county.risk import HORIZON_YEARS, Law, cumulative_incidence, recorded_risk
@@ -133,6 +133,60 @@ def test_redrawn_fates_agree_with_the_true_risk_in_every_tenth(redrawn, target):
     for part in np.array_split(np.argsort(risk), 10):
         expected, variance = FATES * risk[part].sum(), FATES * (risk[part] * (1 - risk[part])).sum()
         assert abs(came[part].sum() - expected) < 4 * np.sqrt(variance)
+
+
+@pytest.mark.parametrize("target", ["hypertension", "diabetes_complication"])
+def test_the_true_risk_is_that_of_following_each_state_forward(target):
+    """The reference follows the chances of every state year by year, outcomes and deaths taken out as they come."""
+    period, dice = Period(2017, 6), Dice(4, 0)
+    residents = settle(0, BLOCK, period, dice.of("residents"))
+    rates = Rates.of(residents, period)
+    begun = past(residents, period, rates, dice)
+    diabetic = np.flatnonzero((begun.state(period.start)[1] == 2) & (begun.complication >= period.start))[:12]
+    who = diabetic[begun.state(period.start)[0][diabetic] < (2 if target == "hypertension" else 3)]
+    assert len(who) > 4
+    expected = [forward(target, resident, begun, rates) for resident in who]
+    assert recorded_risk(target, 0, who, begun, rates) == pytest.approx(expected, rel=1e-9)
+
+
+def forward(target: str, resident: int, begun, rates: Rates) -> float:
+    chance = {tuple(int(level[resident]) for level in begun.state(rates.period.start)): 1.0}
+    risk = 0.0
+    for year in range(HORIZON_YEARS[target]):
+        yearly = hazards_of(year, resident, begun, rates)
+        then: dict[tuple[int, ...], float] = {}
+        for state, there in chance.items():
+            found, worse = yearly["hypertension_detection"][state], yearly["complication"][state]
+            outcome, death = (found if target == "hypertension" else worse), yearly["death"][state]
+            dying = 1 - np.exp(-death)
+            before_death = 1 - (1 - np.exp(-outcome)) / outcome if outcome else 0.0
+            risk += there * ((1 - dying) * (1 - np.exp(-outcome)) + dying * before_death)
+            spared = there * (1 - dying) * np.exp(-outcome)
+            for steps in np.ndindex(2, 2, 2):
+                share = spared
+                for disease, level, step in zip(LEVELS, state, steps, strict=True):
+                    share *= moving(target, disease, level, yearly, state, step)
+                after = tuple(level + step for level, step in zip(state, steps, strict=True))
+                if share:
+                    then[after] = then.get(after, 0.0) + share
+        chance = then
+    return risk
+
+
+def moving(target: str, disease: str, level: int, yearly: dict, state: tuple[int, ...], step: int) -> float:
+    """The chance of going on by a level, or of staying, for who has not had the outcome."""
+    process = disease if disease == "complication" or level == 0 else f"{disease}_detection"
+    outcome = {"hypertension": "hypertension_detection", "diabetes_complication": "complication"}[target]
+    last = level == (1 if disease == "complication" else 2)
+    goes = 0.0 if last or process == outcome else 1 - np.exp(-yearly[process][state])
+    return goes if step else 1 - goes
+
+
+def hazards_of(year: int, resident: int, begun, rates: Rates) -> dict[str, np.ndarray]:
+    names = ("hypertension", "hypertension_detection", "diabetes", "diabetes_detection", "death")
+    yearly = {name: rates.by_state(name, year)[..., resident] for name in names}
+    kinds = rates.complications(year, begun.began["diabetes"])
+    return {**yearly, "complication": sum(by_state[..., resident] for _, by_state in kinds)}
 
 
 def law(outcome: float, death: float, onset: float = 0.0, only_in_level: int | None = None) -> Law:
