@@ -2,41 +2,27 @@
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
 
 import polars as pl
 
 from benchmarks.features.agreement import agreement
-from benchmarks.features.records import EVENTS_PER_RESIDENT
+from benchmarks.features.declared import GRIDS
+from benchmarks.features.report import OURS, WAYS, Figures, Job, Size, growth, of_one, size_of, summary, table, where
 from benchmarks.features.run import FULL_PROFILE, ONE_RESIDENT
 
-PEERS = ("timeseriesflattener", "pandas")
+# Whose features are compared, and with which peers.
+COMPARISONS = {**{peer: (peer,) for peer in WAYS}, **dict.fromkeys(GRIDS, tuple(WAYS))}
 SMALL = 200
 MILLION = 1_000_000
 RUNS = 5
-
-Figures = dict[str, float]
-# Of one number of residents: `residents`, `jobs` with their figures, `agreement` with each peer.
-Measured = dict[str, Any]
-
-
-class Job(NamedTuple):
-    """A contender, and whose features it fills."""
-
-    contender: str
-    whose: str
 
 
 def main() -> None:
@@ -47,14 +33,10 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = chosen.keep or Path(name)
         # Compiles what is not yet compiled, and is not counted.
-        first = run(folder, SMALL, "weibing")["first_seconds"]
-        found = list(measured(folder, sorted(chosen.residents), peers, chosen.runs))
-        if chosen.million:
-            alone = jobs_of(folder, MILLION, [Job("weibing", FULL_PROFILE)], 1)
-            found.append({"residents": MILLION, "jobs": alone, "agreement": []})
-        one = run(folder, max(chosen.residents), ONE_RESIDENT)
-    for size in found:
-        print(table(size))
+        first = run(folder, SMALL, Job(OURS, FULL_PROFILE))["first_seconds"]
+        found = list(measured(folder, chosen, jobs_of(chosen.features, peers)))
+        one = run(folder, max(chosen.residents), Job(ONE_RESIDENT, FULL_PROFILE))
+    print(growth((size["residents"], seconds_of_full_profile(size)) for size in found))
     print(of_one(one))
     if chosen.json:
         figures = {"where": where(peers), "first_process_seconds": first, "many": found, "one": one}
@@ -66,105 +48,81 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__)
     parser.add_argument("--residents", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--runs", type=int, default=RUNS, help=f"of each contender, {RUNS} unless said")
-    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS)
+    parser.add_argument("--peers", nargs="*", default=tuple(WAYS), choices=WAYS)
+    parser.add_argument("--features", nargs="*", default=tuple(COMPARISONS), choices=COMPARISONS)
     parser.add_argument("--million", action="store_true", help="also Weibing alone, once, on 1,000,000 residents")
     parser.add_argument("--keep", type=Path, help="write the stores here, or use those that are here already")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def measured(folder: Path, sizes: list[int], peers: list[str], runs: int) -> Iterator[Measured]:
-    """Measure each number of residents: every peer and Weibing on the peer's features, and Weibing's full profile."""
-    pairs = [(Job("weibing", peer), Job(peer, peer)) for peer in peers]
-    jobs = [job for pair in pairs for job in pair] + [Job("weibing", FULL_PROFILE)]
-    for residents in sizes:
-        figures = jobs_of(folder, residents, jobs, runs)
-        yield {"residents": residents, "jobs": figures, "agreement": [compare(folder, *pair) for pair in pairs]}
+def jobs_of(features: list[str], peers: list[str]) -> list[Job]:
+    """Return Weibing and every way of every peer on the features of each comparison, and the full profile."""
+    jobs = []
+    for whose in features:
+        ways = [Job(way, whose) for peer in COMPARISONS[whose] if peer in peers for way in WAYS[peer]]
+        jobs += [Job(OURS, whose), *ways] if ways else []
+    return [*jobs, Job(OURS, FULL_PROFILE)]
 
 
-def jobs_of(folder: Path, residents: int, jobs: list[Job], runs: int) -> list[dict[str, Any]]:
+def measured(folder: Path, chosen: argparse.Namespace, jobs: list[Job]) -> Iterator[Size]:
+    """Measure each number of residents, and print what was found."""
+    for residents in sorted(chosen.residents):
+        medians = medians_of(folder, residents, jobs, chosen.runs)
+        yield _told(residents, medians, [compare(folder, job) for job in jobs if job.contender != OURS])
+    if chosen.million:
+        yield _told(MILLION, medians_of(folder, MILLION, [Job(OURS, FULL_PROFILE)], 1), [])
+
+
+def medians_of(folder: Path, residents: int, jobs: list[Job], runs: int) -> dict[Job, Figures]:
     """Return the median figures of each job; every run begins with another of them."""
     found: dict[Job, list[Figures]] = defaultdict(list)
     for number in range(runs):
         turn = number % len(jobs)
         for job in jobs[turn:] + jobs[:turn]:
             print(f"{residents:,} residents, run {number + 1} of {runs}: {' as '.join(job)}", file=sys.stderr)
-            found[job].append(run(folder, residents, *job))
-    return [{**job._asdict(), **_medians(found[job])} for job in jobs]
+            found[job].append(run(folder, residents, job))
+    return {job: {name: median(run[name] for run in found[job]) for name in found[job][0]} for job in jobs}
 
 
-def run(folder: Path, residents: int, contender: str, whose: str = FULL_PROFILE) -> Figures:
+def run(folder: Path, residents: int, job: Job) -> Figures:
     """Run one contender in a fresh process, on a store that is written where it is not yet there."""
     stores = [folder / f"residents{number}" for number in (SMALL, residents)]
     for number, store in zip((SMALL, residents), stores, strict=True):
         if not store.exists():
             subprocess.run([sys.executable, "-m", "benchmarks.features.records", str(store), str(number)], check=True)
-    options = ["--as", whose, "--small", str(stores[0])]
+    options = ["--as", job.whose, "--small", str(stores[0])]
     if residents < MILLION:
-        options += ["--out", str(_profile_of(folder, Job(contender, whose)))]
-    command = [sys.executable, "-m", "benchmarks.features.run", contender, str(stores[1]), *options]
+        options += ["--out", str(_profile_of(folder, job))]
+    command = [sys.executable, "-m", "benchmarks.features.run", job.contender, str(stores[1]), *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {name: float(figure) for name, figure in json.loads(done.stdout).items()}
 
 
-def compare(folder: Path, ours: Job, theirs: Job) -> dict[str, object]:
-    """Compare what two jobs have last filled, cell by cell.
+def compare(folder: Path, theirs: Job) -> dict[str, object]:
+    """Compare what a peer and Weibing have last filled, cell by cell.
 
     Raises
     ------
     ValueError
         If any cell differs: then their times say nothing.
     """
+    ours = Job(OURS, theirs.whose)
     said = agreement(*(pl.read_parquet(_profile_of(folder, job)) for job in (ours, theirs)))
     if said.differing:
         raise ValueError(f"{theirs.contender}: {said.differing} of {said.cells} cells differ, of {said.features}.")
-    return {"peer": theirs.contender, "cells": said.cells}
+    return {"whose": theirs.whose, "peer": theirs.contender, "cells": said.cells}
 
 
-def table(size: Measured) -> str:
-    """Return the figures of one number of residents as a table in Markdown."""
-    events = size["residents"] * EVENTS_PER_RESIDENT
-    lines = [
-        f"\n{size['residents']:,} residents, {events:,} events\n",
-        "| features of | contender | features | s | processor s | events a second | peak MiB | × time | × memory |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    ours = {job["whose"]: job for job in size["jobs"] if job["contender"] == "weibing"}
-    for job in size["jobs"]:
-        own = ours[job["whose"]]
-        times, peak = job["seconds"] / own["seconds"], job["peak_mebibytes"] / own["peak_mebibytes"]
-        lines.append(
-            f"| {job['whose']} | {job['contender']} | {job['features']:.0f} | {job['seconds']:.3f}"
-            f" | {job['processor_seconds']:.3f} | {events / job['seconds']:,.0f} | {job['peak_mebibytes']:,.0f}"
-            f" | {times:.1f} | {peak:.1f} |"
-        )
-    equal = [f"{said['cells']:,} cells equal {said['peer']}'s." for said in size["agreement"]]
-    return "\n".join([*lines, "", *equal])
+def seconds_of_full_profile(size: Size) -> float:
+    return next(job["seconds"] for job in size["jobs"] if job["whose"] == FULL_PROFILE)
 
 
-def of_one(figures: Figures) -> str:
-    """Return what one resident's full profile takes, in words."""
-    return (
-        f"\nOne resident, {figures['features']:.0f} features: from the store {figures['stored_milliseconds']:.2f} ms"
-        f" (95 of 100 within {figures['stored_milliseconds_95']:.2f} ms), from events in memory"
-        f" {figures['held_milliseconds']:.3f} ms ({figures['held_milliseconds_95']:.3f} ms)."
-    )
-
-
-def where(peers: list[str]) -> dict[str, object]:
-    """Return what the figures depend on."""
-    packages = ["polars", "pandas", "numpy", "numba", "pyarrow", *(peer for peer in peers if peer != "pandas")]
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "packages": {package: version(package) for package in packages},
-    }
-
-
-def _medians(runs: list[Figures]) -> Figures:
-    return {name: median(figures[name] for figures in runs) for name in runs[0]}
+def _told(residents: int, medians: dict[Job, Figures], compared: list[dict[str, object]]) -> Size:
+    size = size_of(residents, medians, compared)
+    print(table(medians, residents))
+    print(summary(size))
+    return size
 
 
 def _profile_of(folder: Path, job: Job) -> Path:

@@ -6,11 +6,15 @@ from math import nan
 import polars as pl
 
 from benchmarks.features.records import CODES
-from features.measures import Feature
+from features.measures import Feature, Measure
 from features.profile import PROFILE
 from features.vocabulary import builtin
 
 OTHER_CODES = ("MEDS_BIRTH", "GENDER//F", "GENDER//M")
+LOOK_BACKS = ("180d", "1y", "2y", "5y")
+IN_A_GRID = (Measure.MEAN, Measure.MIN, Measure.MAX, Measure.COUNT, Measure.SUM)
+# The latest value takes timeseriesflattener longer than all of the others together: hence a grid with it, and one without.
+GRIDS = {"grid": IN_A_GRID, "grid and latest": (*IN_A_GRID, Measure.LATEST)}
 
 
 def compared(expressible: Iterable[int]) -> list[Feature]:
@@ -20,6 +24,23 @@ def compared(expressible: Iterable[int]) -> list[Feature]:
     """
     measures, named = set(expressible), set(meanings()["concept"])
     return [feature for feature in PROFILE.features if feature.measure in measures and feature.concept in named]
+
+
+def grid(measures: Iterable[Measure]) -> list[Feature]:
+    """Return these measures over every look-back, of every concept that the records value and date."""
+    taken = list(measures)
+    return [
+        Feature(f"{concept}_{measure.name.lower()}_{within}", measure, concept, within)
+        for concept in _valued()
+        for within in LOOK_BACKS
+        for measure in taken
+    ]
+
+
+def _valued() -> list[str]:
+    concepts = builtin().concepts
+    named = set(meanings().filter("numeric")["concept"])
+    return sorted(name for name in named if concepts[name].kind != "static")
 
 
 def meanings() -> pl.DataFrame:

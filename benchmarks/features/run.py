@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from benchmarks.features.declared import compared
+from benchmarks.features.declared import GRIDS, compared, grid
 from benchmarks.features.records import INDEX_TIME, index_of
 from features.engine import Engine
 from features.events import EventStore
@@ -35,9 +35,11 @@ T = TypeVar("T")
 
 
 def features_of(whose: str) -> list[Feature]:
-    """Return the features that a contender can say, or the full profile."""
+    """Return the features of a grid, the full profile, or those of it that a contender can say."""
     if whose == FULL_PROFILE:
         return list(PROFILE.features)
+    if whose in GRIDS:
+        return grid(GRIDS[whose])
     return compared(importlib.import_module(f"benchmarks.features.with_{whose}").MEASURES)
 
 

@@ -4,11 +4,14 @@ It counts a value at the prediction time itself as known, and takes the latest t
 of a resident's values, also from those outside of the look-back. So it is handed the values before the index time
 alone; then its latest value, and both ends of every look-back, are Weibing's. Its slope remains another one wherever a
 look-back has a beginning, and its time since an event takes one event a resident: neither is compared.
+
+It joins all values to all index times for every look-back of every specification. What it offers against that, its
+`step_size`, calls what Polars 2 no longer has; so every specification is handed the values of its look-back alone.
 """
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timedelta
 from itertools import groupby
 from math import nan
@@ -57,19 +60,27 @@ LIFETIME = timedelta(days=150 * 365)
 Spec: TypeAlias = PredictorSpec | StaticSpec | TimeDeltaSpec
 
 
-def profiles(store: EventStore, index: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
-    """Return the features of each resident at the index time."""
-    values = _values_by_concept(store, index["index_time"][0], {feature.concept for feature in features})
+def profiles(
+    store: EventStore, index: pl.DataFrame, features: Sequence[Feature], workers: int | None = None
+) -> pl.DataFrame:
+    """Return the features of each resident at the index time.
+
+    Parameters
+    ----------
+    workers : how many processes it starts, None for none
+    """
+    until = index["index_time"][0]
+    values = _values_by_concept(store, until, {feature.concept for feature in features})
     specs: list[Spec] = []
     named: dict[str, Feature] = {}
     for number, group in enumerate(_one_specification_each(features)):
-        spec, columns = _specification(group, values[group[0].concept], f"v{number}v")
+        spec, columns = _specification(group, _looked_back(values[group[0].concept], group[0], until), f"v{number}v")
         specs.append(spec)
         named.update(zip(columns, group, strict=True))
     times = PredictionTimeFrame(index, entity_id_col_name="subject_id", timestamp_col_name="index_time")
-    # It says on standard output what it is doing.
-    with redirect_stdout(io.StringIO()):
-        flat: pl.DataFrame = Flattener(times).aggregate_timeseries(specs).df
+    # It says on standard output and error what it is doing.
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        flat: pl.DataFrame = Flattener(times, workers).aggregate_timeseries(specs).df
     return flat.select("subject_id", *(_as_declared(column, feature) for column, feature in named.items()))
 
 
@@ -79,17 +90,25 @@ def _values_by_concept(store: EventStore, until: datetime, concepts: set[str]) -
     value = pl.coalesce("said", number).cast(pl.Float32).cast(pl.Float64)
     plausible = pl.col("value").is_between("low", "high")
     usable = pl.when(pl.col("value").is_null()).then(~pl.col("numeric")).otherwise(plausible)
+    needed = meanings().lazy().filter(pl.col("concept").is_in(list(concepts)))
     known = (
         pl.scan_parquet(store.shards)
-        .join(meanings().lazy(), on=["code", "unit"], nulls_equal=True)
-        .filter(pl.col("concept").is_in(list(concepts)) & (pl.col("time").is_null() | (pl.col("time") < until)))
+        .join(needed, on=["code", "unit"], nulls_equal=True)
+        .filter(pl.col("time").is_null() | (pl.col("time") < until))
         .with_columns(value=value)
         .filter(usable)
         .select("concept", "subject_id", "time", pl.col("value").fill_null(1.0))
-        .collect()
+        .collect(engine="streaming")
     )
     found = known.partition_by("concept", as_dict=True, include_key=False)
     return {str(concept): frame for (concept,), frame in found.items()}
+
+
+def _looked_back(values: pl.DataFrame, feature: Feature, until: datetime) -> pl.DataFrame:
+    """Return the values of a feature's look-back."""
+    if feature.look_back is None:
+        return values
+    return values.filter(pl.col("time") >= until - timedelta(microseconds=feature.look_back))
 
 
 def _one_specification_each(features: Sequence[Feature]) -> Iterator[list[Feature]]:

@@ -31,6 +31,7 @@ from features.records import (
     read_pairs,
     record_of,
 )
+from features.sources.texts import with_mentions
 from features.times import instant
 from features.vocabulary import Meaning, Vocabulary, builtin
 
@@ -83,6 +84,7 @@ class Reason(Enum):
     NO_VALUE = "measurements without a number", Fate.NOT_USED
     BOUND = 'bounds such as "<0.5", taken as the number', Fate.CHANGED
     STRUCK_OUT = "identity and telephone numbers struck out of texts", Fate.CHANGED
+    MENTIONED = "events that free texts tell, added", Fate.CHANGED
 
     def __init__(self, title: str, fate: Fate) -> None:
         self.title = title
@@ -412,8 +414,15 @@ class _Admission:
         sex = events["numeric_value"].cast(pl.Int64)
         events = self._told_once(events, FEMALE, sex, self.sexes, Reason.ANOTHER_SEX)
         events = self._from_birth(events)
+        events = self._with_mentions(events)
         self._count_meanings(events)
         return events
+
+    def _with_mentions(self, events: pl.DataFrame) -> pl.DataFrame:
+        told = with_mentions(events)
+        for code, count in told[len(events) :].group_by("code").len().iter_rows():
+            self.report.remark(Reason.MENTIONED, code, count)
+        return told
 
     def _up_to_today(self, events: pl.DataFrame) -> pl.DataFrame:
         late = events["time"] >= self.end_of_today

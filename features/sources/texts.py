@@ -8,13 +8,14 @@ from features.vocabulary import TEXT, text_concepts
 def with_mentions(events: pl.DataFrame) -> pl.DataFrame:
     """Return the events, and behind them those that their texts mention and do not deny.
 
-    A mention bears the resident, the time and the further columns of the event with the text.
+    An event that is a mention itself is left alone. A mention bears the resident, the time and the
+    further columns of the event with the text.
 
     Parameters
     ----------
     events : columns of the event store
     """
-    told = events.filter(pl.col("text_value").is_not_null())
+    told = events.filter(pl.col("text_value").is_not_null() & ~pl.col("code").str.starts_with(f"{TEXT}//"))
     texts = told["text_value"].unique()
     codes = {text: [f"{TEXT}//{concept}" for concept in text_concepts(text)] for text in texts}
     if not any(codes.values()):

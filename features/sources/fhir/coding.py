@@ -8,7 +8,7 @@ from pathlib import Path
 
 from features.sources.fhir.elements import Element, elements, text
 from features.sources.table.residents import IDENTITY_OR_MOBILE
-from features.vocabulary import HIERARCHICAL, builtin, text_concepts
+from features.vocabulary import HIERARCHICAL, TEXT, builtin, text_concepts
 
 # Beyond this length, words are a note and no name of anything.
 LONGEST_WORDS = 64
@@ -76,7 +76,7 @@ def _in_words(concept: Element) -> Iterator[str]:
     """Yield what the words of a concept without a code mean, or a local code that they are."""
     words = text(concept, "text") or next(filter(None, (text(it, "display") for it in elements(concept, "coding"))), "")
     if mentioned := text_concepts(words):
-        yield from mentioned
+        yield from (f"{TEXT}//{concept}" for concept in mentioned)
     elif words and len(words) <= LONGEST_WORDS:
         yield f"LOCAL//{struck_out(words)}"
 

@@ -179,7 +179,7 @@ def test_falls_are_asked_for_at_check_ups_of_some_clinics_alone(records):
 
 def test_whoever_had_a_fall_noted_in_the_past_year_says_so_when_asked(records):
     answers = records.events.filter(pl.col("code") == "fell_past_year").select("subject_id", "day", "numeric_value")
-    noted = records.events.filter(pl.col("code").str.contains("//W|^fall_in_text$")).select("subject_id", fell="day")
+    noted = records.events.filter(pl.col("code").str.contains("//W|^TEXT//fall$")).select("subject_id", fell="day")
     both = answers.join(noted, on="subject_id").filter(
         (pl.col("fell") >= pl.col("day") - 365) & (pl.col("fell") < pl.col("day"))
     )
@@ -188,7 +188,7 @@ def test_whoever_had_a_fall_noted_in_the_past_year_says_so_when_asked(records):
 
 
 def test_a_note_of_a_fall_is_in_words(records):
-    notes = records.events.filter(pl.col("code") == "fall_in_text")
+    notes = records.events.filter(pl.col("code") == "TEXT//fall")
     assert notes["text_value"].str.contains("倒").all()
 
 
