@@ -1,18 +1,22 @@
-"""The list of features as a page: `docs/features.md`, written from the declaration.
+"""The lists of features and of phenotypes as pages: `docs/features.md`, `docs/phenotypes.md`, from the declarations.
 
-python -m features.catalogue            write docs/features.md
-python -m features.catalogue - | less   show it
+python -m features.catalogue            write them
+python -m features.catalogue - | less   show them
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from features.derived import DERIVED
 from features.measures import KINDS, NIGHT_BEGINS, NIGHT_ENDS, Feature, Measure
+from features.phenotypes import PHENOTYPES
 from features.profile import PROFILE, SPECIAL, SWITCH
+from features.rules import frailty
 from features.vocabulary import Vocabulary, builtin
 
-PAGE = Path(__file__).parent.parent / "docs" / "features.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, PHENOTYPES_PAGE = DOCS / "features.md", DOCS / "phenotypes.md"
 
 HEAD = """# The features
 
@@ -73,6 +77,67 @@ a concept is refused, and the message names the concept and the switch. A target
 """
 
 
+PHENOTYPES_HEAD = """# The phenotypes
+
+<!-- Written by `python -m features.catalogue` from `features/phenotypes.py`: change that, not this. -->
+
+A phenotype is a rule that turns events into a dated finding. It is dated when its rule is first satisfied, from what was
+recorded up to then; one marked *each time* is dated on every day that satisfies it anew. Days are the county's. Each is
+a concept like any other: a target's `outcome`, `present` or `absent`, and a feature, may name it, so that the label of a
+target is a choice between them:
+
+    [hypertension]
+    outcome = ["hypertension_coded"]      # instead of hypertension_found
+
+`weibing cohort`, `train` and `evaluate` print the rule that they used, and how many outcomes were found by what.
+
+Names within a rule are concepts ([vocabulary.md](vocabulary.md)) or earlier phenotypes; values are in the concept's own
+unit. What is computed from other values (`egfr`, `uacr_stage`, `blood_pressure_controlled`) is below.
+
+| phenotype | English | 中文 | rule | source |
+|---|---|---|---|---|
+"""
+
+DERIVED_HEAD = """
+## Values that are computed
+
+At every moment at which their sources are recorded; height, sex and birth are the last known.
+
+| concept | English | 中文 | unit | from |
+|---|---|---|---|---|
+"""
+
+FRAILTY_HEAD = """
+## Frailty
+
+The electronic frailty index (Clegg et al., Age Ageing 2016;45:353-360): the deficits found so far, of 36
+(`frailty_deficits`), their share (`frailty_index`), and how many of the 36 the kinds of record seen so far could have
+shown (`frailty_assessable`). A deficit that nobody looked for counts as absent, so read the index beside that number.
+
+| deficit | found by | source |
+|---|---|---|
+"""
+
+
+def phenotypes_page(vocabulary: Vocabulary | None = None) -> str:
+    """Return the page of phenotypes, in Markdown."""
+    known = vocabulary or builtin()
+    phenotypes = "\n".join(
+        f"| `{each.name}` | {known.concepts[each.name].label_en} | {known.concepts[each.name].label_zh} |"
+        f" {each}{' (*each time*)' if each.recurrent else ''} | {each.source} |"
+        for each in PHENOTYPES
+    )
+    derived = "\n".join(
+        f"| `{name}` | {known.concepts[name].label_en} | {known.concepts[name].label_zh} | {known.concepts[name].unit} |"
+        f" {', '.join(sources)} |"
+        for name, sources in DERIVED.items()
+    )
+    deficits = "\n".join(
+        f"| {row.deficit.replace('_', ' ')} | {row.sign} | {row.source} |" for row in frailty() if row.deficit
+    )
+    return f"{PHENOTYPES_HEAD}{phenotypes}\n{DERIVED_HEAD}{derived}\n{FRAILTY_HEAD}{deficits}\n"
+
+
 def page(vocabulary: Vocabulary | None = None) -> str:
     """Return the page, in Markdown."""
     known = vocabulary or builtin()
@@ -130,6 +195,7 @@ def _said(feature: Feature, vocabulary: Vocabulary) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["-"]:
-        sys.stdout.write(page())
+        sys.stdout.write(page() + "\n" + phenotypes_page())
     else:
         PAGE.write_text(page(), encoding="utf-8")
+        PHENOTYPES_PAGE.write_text(phenotypes_page(), encoding="utf-8")

@@ -28,6 +28,7 @@ class Deficit:
     deficit: str
     sign: Sign
     recorded_in: str
+    source: str
 
 
 @cache
@@ -39,7 +40,7 @@ def frailty() -> tuple[Deficit, ...]:
 
 def _deficit(row: dict[str, str]) -> Deficit:
     sign = Sign(row["concept"], float(row["at_least"] or -inf), float(row["below"] or inf))
-    return Deficit(row["deficit"], sign, row["recorded_in"])
+    return Deficit(row["deficit"], sign, row["recorded_in"], row["source"])
 
 
 @cache

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from features.catalogue import PAGE, page
+from features.catalogue import PAGE, PHENOTYPES_PAGE, page, phenotypes_page
 from features.engine import Engine
 from features.errors import WeibingError
 from features.measures import KINDS, Feature, Measure, active, count, ever, latest, mean, share_of_days, total
@@ -168,3 +168,4 @@ def test_a_share_of_days_needs_a_look_back():
 
 def test_docs_features_is_what_the_declaration_says():
     assert PAGE.read_text(encoding="utf-8") == page(), "write it again: python -m features.catalogue"
+    assert PHENOTYPES_PAGE.read_text(encoding="utf-8") == phenotypes_page(), "write it again: features.catalogue"

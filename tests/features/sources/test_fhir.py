@@ -346,7 +346,8 @@ def test_codings_that_say_the_same_are_one_code(take, county, codings, codes):
 
 
 @pytest.mark.parametrize(
-    ("words", "code"), [("高血压3级", "LOCAL//高血压3级"), ("滑倒", "TEXT//fall"), ("电话13800138000", "LOCAL//电话***")]
+    ("words", "code"),
+    [("高血压3级", "LOCAL//高血压3级"), ("滑倒", "TEXT//fall"), ("电话13800138000", "LOCAL//电话***")],
 )
 def test_words_stand_for_a_code_that_is_missing(take, county, words, code):
     take(condition(code={"text": words}))
