@@ -81,10 +81,10 @@ PHENOTYPES_HEAD = """# The phenotypes
 
 <!-- Written by `python -m features.catalogue` from `features/phenotypes.py`: change that, not this. -->
 
-A phenotype is a rule that turns events into a dated finding. It is dated when its rule is first satisfied, from what was
-recorded up to then; one marked *each time* is dated on every day that satisfies it anew. Days are the county's. Each is
-a concept like any other: a target's `outcome`, `present` or `absent`, and a feature, may name it, so that the label of a
-target is a choice between them:
+A phenotype is a rule that turns events into a dated finding. It is dated when its rule is first satisfied, from what
+was recorded up to then; one marked *each time* is dated on every day that satisfies it anew. Days are the county's.
+Each is a concept like any other: a target's `outcome`, `present` or `absent`, and a feature, may name it, so that the
+label of a target is a choice between them:
 
     [hypertension]
     outcome = ["hypertension_coded"]      # instead of hypertension_found
@@ -123,14 +123,15 @@ def phenotypes_page(vocabulary: Vocabulary | None = None) -> str:
     """Return the page of phenotypes, in Markdown."""
     known = vocabulary or builtin()
     phenotypes = "\n".join(
-        f"| `{each.name}` | {known.concepts[each.name].label_en} | {known.concepts[each.name].label_zh} |"
+        f"| `{each.name}` | {concept.label_en} | {concept.label_zh} |"
         f" {each}{' (*each time*)' if each.recurrent else ''} | {each.source} |"
         for each in PHENOTYPES
+        for concept in (known.concepts[each.name],)
     )
     derived = "\n".join(
-        f"| `{name}` | {known.concepts[name].label_en} | {known.concepts[name].label_zh} | {known.concepts[name].unit} |"
-        f" {', '.join(sources)} |"
+        f"| `{name}` | {concept.label_en} | {concept.label_zh} | {concept.unit} | {', '.join(sources)} |"
         for name, sources in DERIVED.items()
+        for concept in (known.concepts[name],)
     )
     deficits = "\n".join(
         f"| {row.deficit.replace('_', ' ')} | {row.sign} | {row.source} |" for row in frailty() if row.deficit

@@ -12,8 +12,9 @@ import pytest
 
 from benchmarks.features import with_pandas, with_weibing
 from benchmarks.features.agreement import agreement
-from benchmarks.features.declared import compared, meanings
+from benchmarks.features.declared import GRIDS, LOOK_BACKS, compared, grid, meanings
 from benchmarks.features.records import EVENTS_PER_RESIDENT, INDEX_TIME, index_of, write_records
+from benchmarks.features.report import Job, growth, size_of, summary
 from features.events import EventStore
 from features.measures import Measure
 from tests.tables import events_from
@@ -66,6 +67,27 @@ def test_timeseriesflattener_fills_the_same_cells(store: EventStore) -> None:
     assert (said.cells, said.differing, said.features) == (RESIDENTS * len(features), 0, ())
 
 
+def test_a_grid_is_every_valued_concept_by_every_look_back_and_measure() -> None:
+    features = grid(GRIDS["grid"])
+    concepts = {feature.concept for feature in features}
+    assert {"sbp", "hba1c", "cholesterol"} <= concepts
+    assert not {"female", "age", "fall", "egfr"} & concepts
+    assert len({feature.name for feature in features}) == len(concepts) * len(LOOK_BACKS) * len(GRIDS["grid"]) == 340
+
+
+@pytest.mark.parametrize("peer", ["pandas", "timeseriesflattener"])
+def test_peers_fill_the_same_cells_of_the_grids(store: EventStore, peer: str) -> None:
+    pytest.importorskip(peer, reason="see benchmarks/features/README.md")
+    profiles = importlib.import_module(f"benchmarks.features.with_{peer}").profiles
+    features, index = grid(GRIDS["grid and latest"]), index_of(store.residents())
+    theirs = profiles(store, index, features)
+    said = agreement(
+        with_weibing.profiles(store, index, features),
+        theirs if isinstance(theirs, pl.DataFrame) else pl.from_pandas(theirs),
+    )
+    assert (said.cells, said.differing, said.features) == (RESIDENTS * len(features), 0, ())
+
+
 def test_timeseriesflattener_counts_a_value_at_the_prediction_time_which_it_is_therefore_not_handed() -> None:
     peer = pytest.importorskip("timeseriesflattener", reason="see benchmarks/features/README.md")
     history = events_from("""
@@ -96,16 +118,41 @@ def test_profiles_of_other_residents_or_features_are_not_compared() -> None:
         agreement(ours, ours.rename({"sbp_mean": "sbp_max"}))
 
 
+def figures(seconds: float) -> dict[str, float]:
+    return {"features": 340.0, "seconds": seconds, "processor_seconds": seconds, "peak_mebibytes": 300.0}
+
+
+def test_the_ratio_is_against_the_fastest_way_of_using_a_peer() -> None:
+    ways = {"weibing": 2.0, "timeseriesflattener": 30.0, "timeseriesflattener_in_processes": 22.0}
+    medians = {Job(contender, "grid"): figures(seconds) for contender, seconds in ways.items()}
+    size = size_of(1_000, medians, [{"whose": "grid", "peer": "timeseriesflattener", "cells": 340_000}])
+    assert [(said["fastest"], said["times_seconds"]) for said in size["ratios"]] == [
+        ("timeseriesflattener_in_processes", 22 / 2)
+    ]
+    assert "Features of grid (340): 11.0 times as fast as timeseriesflattener_in_processes" in summary(size)
+    assert "All 340,000 cells of grid equal those of timeseriesflattener." in summary(size)
+
+
+def test_growth_is_told_from_each_number_of_residents_to_the_next() -> None:
+    full = Job("weibing", "full profile")
+    sizes = [size_of(residents, {full: figures(seconds)}, []) for residents, seconds in ((100_000, 2), (1_000_000, 21))]
+    assert (
+        growth(sizes).strip() == "The full profile of 1,000,000 residents takes 10.5 times as long as that of 100,000."
+    )
+    assert growth(sizes[:1]) == ""
+
+
 def test_the_command_prints_times_ratios_and_one_resident_and_writes_them_as_json(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.features", "--residents", "50", "--runs", "1", "--peers", "pandas"]
+    command = [sys.executable, "-m", "benchmarks.features", "--residents", "50", "--runs", "1"]
+    command += ["--peers", "pandas", "--features", "grid"]
     done = subprocess.run([*command, "--json", str(tmp_path / "f.json")], check=True, capture_output=True, text=True)
     assert "50 residents, 5,000 events" in done.stdout
-    assert "cells equal pandas's" in done.stdout
+    assert "All 17,000 cells of grid equal those of pandas." in done.stdout
     assert "One resident" in done.stdout
     found = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
     assert [(job["contender"], job["whose"]) for job in found["many"][0]["jobs"]] == [
-        ("weibing", "pandas"),
-        ("pandas", "pandas"),
+        ("weibing", "grid"),
+        ("pandas", "grid"),
         ("weibing", "full profile"),
     ]
     assert found["one"]["stored_milliseconds"] > 0

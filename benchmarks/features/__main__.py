@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 
@@ -36,7 +37,7 @@ def main() -> None:
         first = run(folder, SMALL, Job(OURS, FULL_PROFILE))["first_seconds"]
         found = list(measured(folder, chosen, jobs_of(chosen.features, peers)))
         one = run(folder, max(chosen.residents), Job(ONE_RESIDENT, FULL_PROFILE))
-    print(growth((size["residents"], seconds_of_full_profile(size)) for size in found))
+    print(growth(found))
     print(of_one(one))
     if chosen.json:
         figures = {"where": where(peers), "first_process_seconds": first, "many": found, "one": one}
@@ -99,7 +100,7 @@ def run(folder: Path, residents: int, job: Job) -> Figures:
     return {name: float(figure) for name, figure in json.loads(done.stdout).items()}
 
 
-def compare(folder: Path, theirs: Job) -> dict[str, object]:
+def compare(folder: Path, theirs: Job) -> dict[str, Any]:
     """Compare what a peer and Weibing have last filled, cell by cell.
 
     Raises
@@ -114,11 +115,7 @@ def compare(folder: Path, theirs: Job) -> dict[str, object]:
     return {"whose": theirs.whose, "peer": theirs.contender, "cells": said.cells}
 
 
-def seconds_of_full_profile(size: Size) -> float:
-    return next(job["seconds"] for job in size["jobs"] if job["whose"] == FULL_PROFILE)
-
-
-def _told(residents: int, medians: dict[Job, Figures], compared: list[dict[str, object]]) -> Size:
+def _told(residents: int, medians: dict[Job, Figures], compared: list[dict[str, Any]]) -> Size:
     size = size_of(residents, medians, compared)
     print(table(medians, residents))
     print(summary(size))

@@ -5,7 +5,8 @@ import platform
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import NamedTuple, TypedDict
+from itertools import pairwise
+from typing import Any, NamedTuple, TypedDict
 
 from benchmarks.features.records import EVENTS_PER_RESIDENT
 
@@ -28,30 +29,29 @@ class Size(TypedDict):
     """What was found of one number of residents."""
 
     residents: int
-    jobs: list[dict[str, object]]
-    ratios: list[dict[str, object]]
-    agreement: list[dict[str, object]]
+    jobs: list[dict[str, Any]]
+    ratios: list[dict[str, Any]]
+    agreement: list[dict[str, Any]]
 
 
-def size_of(residents: int, medians: dict[Job, Figures], agreement: list[dict[str, object]]) -> Size:
+def size_of(residents: int, medians: dict[Job, Figures], agreement: list[dict[str, Any]]) -> Size:
     """Return the median figures of each job, and how many times Weibing's each peer's are."""
     jobs = [{**job._asdict(), **figures} for job, figures in medians.items()]
     return {"residents": residents, "jobs": jobs, "ratios": list(_ratios(medians)), "agreement": agreement}
 
 
-def _ratios(medians: dict[Job, Figures]) -> Iterator[dict[str, object]]:
+def _ratios(medians: dict[Job, Figures]) -> Iterator[dict[str, Any]]:
     for whose in dict.fromkeys(job.whose for job in medians):
         for peer, ways in WAYS.items():
             ran = [job for job in medians if job.whose == whose and job.contender in ways]
             if ran:
                 fastest = min(ran, key=lambda job: medians[job]["seconds"])
-                yield {"whose": whose, "peer": peer, "fastest": fastest.contender, **_times(medians, fastest)}
+                yield {"whose": whose, "peer": peer, "fastest": fastest.contender, **_compared(medians, fastest)}
 
 
-def _times(medians: dict[Job, Figures], theirs: Job) -> Figures:
+def _compared(medians: dict[Job, Figures], theirs: Job) -> Figures:
     ours = medians[Job(OURS, theirs.whose)]
-    times = medians[theirs]["seconds"] / ours["seconds"]
-    return {"features": ours["features"], "times_seconds": times}
+    return {"features": ours["features"], "times_seconds": medians[theirs]["seconds"] / ours["seconds"]}
 
 
 def table(medians: dict[Job, Figures], residents: int) -> str:
@@ -86,23 +86,29 @@ def summary(size: Size) -> str:
     """Return in words how many times faster Weibing was, and how many cells were compared."""
     ratios = [
         f"Features of {said['whose']} ({said['features']:.0f}): {said['times_seconds']:.1f} times as fast as"
-        f" {said['peer']}, of whose ways {said['fastest']} is the fastest."
+        f" {said['fastest']}{_fastest(said['peer'])}."
         for said in size["ratios"]
     ]
-    equal = [
-        f"Features of {said['whose']}: {said['cells']:,} cells equal {said['peer']}'s." for said in size["agreement"]
-    ]
+    cells = {said["whose"]: said["cells"] for said in size["agreement"]}
+    equal = [f"All {count:,} cells of {whose} equal those of {_peers(size, whose)}." for whose, count in cells.items()]
     return "\n".join([*ratios, *equal])
 
 
-def growth(seconds: Iterable[tuple[int, float]]) -> str:
-    """Return how the time of the full profile grows with the number of residents, which come ascending."""
-    said = list(seconds)
-    lines = [
-        f"The full profile of {more:,} residents takes {longer / shorter:.1f} times as long as that of {fewer:,}."
-        for (fewer, shorter), (more, longer) in zip(said, said[1:], strict=False)
-    ]
-    return "\n".join(["", *lines])
+def _fastest(peer: str) -> str:
+    return f", the fastest way of using {peer}" if len(WAYS[peer]) > 1 else ""
+
+
+def _peers(size: Size, whose: str) -> str:
+    return ", ".join(said["peer"] for said in size["agreement"] if said["whose"] == whose)
+
+
+def growth(found: Iterable[Size]) -> str:
+    """Return how the time of the last job, the full profile, grows with the number of residents, which ascend."""
+    seconds = [(size["residents"], size["jobs"][-1]["seconds"]) for size in found]
+    return "\n".join(
+        f"\nThe full profile of {more:,} residents takes {longer / shorter:.1f} times as long as that of {fewer:,}."
+        for (fewer, shorter), (more, longer) in pairwise(seconds)
+    )
 
 
 def of_one(figures: Figures) -> str:

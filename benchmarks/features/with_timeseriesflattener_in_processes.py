@@ -12,7 +12,7 @@ from features.measures import Feature
 
 MEASURES = with_timeseriesflattener.MEASURES
 # What the processes would otherwise import, each of them, in every run.
-IMPORTED = ["benchmarks.features.run", "benchmarks.features.with_timeseriesflattener"]
+IMPORTED = ["features.engine", "benchmarks.features.with_timeseriesflattener"]
 
 
 def profiles(store: EventStore, index: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
