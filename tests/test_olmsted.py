@@ -37,7 +37,7 @@ def test_the_ingest_report_shows_the_faults_of_the_published_files(run):
     assert "sbp (50 to 300 mm[Hg]) 8 0 to 13682" in said
 
 
-@pytest.mark.parametrize(("target", "at_least"), [("hypertension", 0.775), ("cardiovascular", 0.680)])
+@pytest.mark.parametrize(("target", "at_least"), [("hypertension", 0.780), ("cardiovascular", 0.685)])
 def test_trees_reach_what_is_asked_and_the_regression_does_not_pass_them(run, target, at_least):
     figures = run[1][target]
     assert figures["auroc"]["estimate"] >= at_least

@@ -13,7 +13,7 @@ from features.vocabulary import builtin
 OTHER_CODES = ("MEDS_BIRTH", "GENDER//F", "GENDER//M")
 LOOK_BACKS = ("180d", "1y", "2y", "5y")
 IN_A_GRID = (Measure.MEAN, Measure.MIN, Measure.MAX, Measure.COUNT, Measure.SUM)
-# The latest value takes timeseriesflattener longer than the others together: so there is a grid with it, and one without.
+# The latest value takes timeseriesflattener longer than the others together: hence a grid with it and one without.
 GRIDS = {"grid": IN_A_GRID, "grid and latest": (*IN_A_GRID, Measure.LATEST)}
 
 
