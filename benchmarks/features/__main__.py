@@ -37,8 +37,7 @@ def main() -> None:
         first = run(folder, SMALL, Job(OURS, FULL_PROFILE))["first_seconds"]
         found = list(measured(folder, chosen, jobs_of(chosen.features, peers)))
         one = run(folder, max(chosen.residents), Job(ONE_RESIDENT, FULL_PROFILE))
-    print(growth(found))
-    print(of_one(one))
+    print(f"\n{growth(found)}\n{of_one(one)}")
     if chosen.json:
         figures = {"where": where(peers), "first_process_seconds": first, "many": found, "one": one}
         chosen.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

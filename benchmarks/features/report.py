@@ -86,7 +86,7 @@ def summary(size: Size) -> str:
     """Return in words how many times faster Weibing was, and how many cells were compared."""
     ratios = [
         f"Features of {said['whose']} ({said['features']:.0f}): {said['times_seconds']:.1f} times as fast as"
-        f" {said['fastest']}{_fastest(said['peer'])}."
+        f" {said['peer']}{_fastest(said['peer'], said['fastest'])}."
         for said in size["ratios"]
     ]
     cells = {said["whose"]: said["cells"] for said in size["agreement"]}
@@ -94,8 +94,8 @@ def summary(size: Size) -> str:
     return "\n".join([*ratios, *equal])
 
 
-def _fastest(peer: str) -> str:
-    return f", the fastest way of using {peer}" if len(WAYS[peer]) > 1 else ""
+def _fastest(peer: str, way: str) -> str:
+    return f" (fastest of its ways: {way})" if len(WAYS[peer]) > 1 else ""
 
 
 def _peers(size: Size, whose: str) -> str:
@@ -106,7 +106,7 @@ def growth(found: Iterable[Size]) -> str:
     """Return how the time of the last job, the full profile, grows with the number of residents, which ascend."""
     seconds = [(size["residents"], size["jobs"][-1]["seconds"]) for size in found]
     return "\n".join(
-        f"\nThe full profile of {more:,} residents takes {longer / shorter:.1f} times as long as that of {fewer:,}."
+        f"The full profile of {more:,} residents takes {longer / shorter:.1f} times as long as that of {fewer:,}."
         for (fewer, shorter), (more, longer) in pairwise(seconds)
     )
 
@@ -114,7 +114,7 @@ def growth(found: Iterable[Size]) -> str:
 def of_one(figures: Figures) -> str:
     """Return what one resident's full profile takes."""
     return (
-        f"\nOne resident, {figures['features']:.0f} features: from the store {figures['stored_milliseconds']:.2f} ms"
+        f"One resident, {figures['features']:.0f} features: from the store {figures['stored_milliseconds']:.2f} ms"
         f" (95 of 100 within {figures['stored_milliseconds_95']:.2f} ms), from events in memory"
         f" {figures['held_milliseconds']:.3f} ms ({figures['held_milliseconds_95']:.3f} ms)."
     )
