@@ -181,7 +181,7 @@ PHENOTYPES = (
     ),
     # sugar
     Phenotype("diabetes_coded", (happened("diabetes", "diabetic_emergency"),), "ICD-10 E10 to E14"),
-    Phenotype("diabetes_treated", (happened("insulin", "oral_glucose_lowering"),), "ATC A10"),
+    Phenotype("diabetes_treated", (happened("insulin", "oral_glucose_lowering", "glp1_agonist"),), "ATC A10"),
     Phenotype(
         "diabetes_measured",
         (

@@ -105,6 +105,14 @@ def test_hypertension_is_found_by_the_first_of_code_treatment_and_pressure():
     assert dates_of("hypertension_treated", history) == ["2022-05-01"]
 
 
+@pytest.mark.parametrize(
+    ("drug", "phenotype"),
+    [("metformin", "diabetes_treated"), ("glp1_agonist", "diabetes_treated"), ("thiazide", "hypertension_treated")],
+)
+def test_a_drug_class_s_own_name_is_treatment_as_its_atc_code_is(drug, phenotype):
+    assert dates_of(phenotype, f"time | code\n2020-01-01 | {drug}") == ["2020-01-01"]
+
+
 def test_what_always_holds_is_found_always():
     assert dates_of("hypertension_found", "time | code\n | hypertension") == [None]
 

@@ -70,7 +70,15 @@ def test_the_same_concept_comes_from_every_system():
 
 
 def test_every_concept_s_own_name_is_a_code():
-    assert all(concepts_of(name) == {name} for name in builtin().concepts)
+    drugs = {name for name, concept in builtin().concepts.items() if concept.kind == "drug"}
+    assert all(concepts_of(name) == {name} for name in builtin().concepts.keys() - drugs)
+
+
+def test_a_drug_class_s_own_name_is_a_code_of_the_classes_around_it_too():
+    drugs = [name for name, concept in builtin().concepts.items() if concept.kind == "drug"]
+    assert all(name in concepts_of(name) for name in drugs)
+    assert concepts_of("metformin") == concepts_of("ATC//A10BA02") == {"metformin", "oral_glucose_lowering"}
+    assert concepts_of("thiazide") == {"thiazide", "diuretic", "antihypertensive"}
 
 
 def test_a_code_may_say_its_own_value():

@@ -1,0 +1,16 @@
+"""Stay Independent (老年人跌倒风险自评量表): twelve questions to a resident; four points or more are at risk."""
+
+from training.comparators.points import ItemScore
+
+STAY_INDEPENDENT = ItemScore(
+    name="stay_independent",
+    label_en="Stay Independent (4 or more: at risk)",
+    label_zh="老年人跌倒风险自评量表（4分及以上为有风险）",
+    outcome="fall",
+    horizon_days=None,
+    table="stay_independent.csv",
+    total="stay_independent_score_latest",
+    note_en="Without a recorded total it is put together of the items that the profile holds; the other five widen its "
+    "bounds.",
+    note_zh="未记录总分时，由档案中已有的条目合成；其余5项使范围变宽。",
+)
