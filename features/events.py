@@ -270,7 +270,7 @@ class EventStore:
         Its files stay what they are, however often somebody appends meanwhile: the pass sees all of an append
         or none of it. Processes that are given its shards may read them until it ends.
         """
-        if self.shard_bits is None:
+        if self.origin is not None or self.shard_bits is None:
             yield self
             return
         with held(self.path) as path:

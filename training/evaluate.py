@@ -27,10 +27,12 @@ def evaluate(
         If nobody is at risk, or the profiles lack a feature of the model.
     """
     target = target or model.card.target
-    found = cohort(store, target, engine.vocabulary)
-    if not len(found.rows):
-        raise WeibingError(f"Nobody in {store.path} is at risk for the target {target.name}.")
+    with store.held() as still:
+        found = cohort(still, target, engine.vocabulary)
+        if not len(found.rows):
+            raise WeibingError(f"Nobody in {store.place} is at risk for the target {target.name}.")
+        profiles = profile_store(still, found.rows, engine)
     weights = follow_up_weights(found.rows, target)
-    risk = model.probability(model.matrix(profile_store(store, found.rows, engine)))
+    risk = model.probability(model.matrix(profiles))
     person = found.rows["subject_id"].to_numpy()
     return validate(weights.outcome, risk, weights.weight, person, seed=seed)

@@ -76,11 +76,12 @@ def train(
     """
     engine = engine or Engine.of_store(store)
     progress(f"{target.name}: finding who is at risk")
-    found = cohort(store, target, engine.vocabulary)
-    if not len(found.rows):
-        raise WeibingError(f"Nobody in {store.path} is at risk for the target {target.name}: {_reasons(found)}.")
-    progress(f"{target.name}: filling {len(found.rows):,} profiles")
-    profiles = profile_store(store, found.rows, engine)
+    with store.held() as still:
+        found = cohort(still, target, engine.vocabulary)
+        if not len(found.rows):
+            raise WeibingError(f"Nobody in {store.place} is at risk for the target {target.name}: {_reasons(found)}.")
+        progress(f"{target.name}: filling {len(found.rows):,} profiles")
+        profiles = profile_store(still, found.rows, engine)
     weights = follow_up_weights(found.rows, target)
     rows, dropped = _rows(profiles, weights, target, engine)
     progress(f"{target.name}: growing trees on {len(rows.outcome):,} rows, {int(rows.outcome.sum()):,} outcomes")

@@ -45,6 +45,20 @@ def test_a_model_recovers_the_true_risk(county, fall):
     assert (both["score"] - both["risk"]).abs().mean() < 0.06
 
 
+def test_an_ingest_that_ends_during_training_is_seen_whole_or_not_at_all(small_store, small_trained, tmp_path):
+    store = EventStore.create(tmp_path / "store", timezone=small_store.timezone, description=small_store.description)
+    events = pl.concat([small_store.read(shard) for shard in small_store.shards])
+    store.append([events])
+
+    def ingest_meanwhile(sentence: str) -> None:
+        if "filling" in sentence:
+            higher = events.filter(code="sbp").with_columns(pl.col("numeric_value") + 50)
+            store.append([higher.with_columns(pl.col("time").dt.offset_by("-1h"))])
+
+    trained = train(store, small_trained.model.card.target, ENGINE, progress=ingest_meanwhile)
+    assert trained.model.booster_text == small_trained.model.booster_text
+
+
 def test_a_model_holds_on_later_index_times(fall):
     later, out_of_fold = fall.evidence.temporal, fall.evidence.validation
     assert not isinstance(later, str)
