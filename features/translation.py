@@ -118,51 +118,44 @@ def translate_residents(
 
 def translate(coded: Coded, meanings: Meanings, rules: Rules) -> Known:
     """Turn coded events into usable events of concepts, in parallel over residents."""
-    begins = np.append(0, np.cumsum(_rooms(coded, meanings)))
-    loose = _written(begins)
-    ends, lengths = _translate(coded, meanings, rules, loose)
-    packed = _written(np.append(0, np.cumsum(lengths)))
+    loose, ends, lengths = _translate(coded, meanings, rules)
+    offsets = np.append(0, np.cumsum(lengths))
+    filled = offsets[-1]
+    # numpy asks for large pages of memory, which are a good deal faster to write to for the first time.
+    packed = Written(np.empty(filled, np.int32), np.empty(filled, np.int64), np.empty(filled, np.float32), offsets)
     return Known(_pack_all(loose, packed, ends), packed.concept, packed.time, packed.value)
 
 
-def _written(begins: Ints) -> Written:
-    """Return where chunks of events are written, each from its beginning on; the last one is the end."""
-    # numpy asks for large pages of memory, which are a good deal faster to write to for the first time.
-    events = begins[-1]
-    return Written(np.empty(events, np.int32), np.empty(events, np.int64), np.empty(events, np.float32), begins)
-
-
 @compiled_parallel
-def _rooms(coded: Coded, meanings: Meanings) -> Ints:
-    """How many usable events each chunk of residents can have at most, shape (chunks,)."""
-    residents = len(coded.first)
-    chunks = min(CHUNKS, residents)
-    rooms = np.zeros(chunks, np.int64)
-    for chunk in numba.prange(chunks):
-        start, stop = chunk * residents // chunks, (chunk + 1) * residents // chunks
-        rooms[chunk] = _room(start, stop, coded, meanings)
-    return rooms
-
-
-@compiled_parallel
-def _translate(coded: Coded, meanings: Meanings, rules: Rules, loose: Written) -> tuple[Ints, Ints]:
+def _translate(coded: Coded, meanings: Meanings, rules: Rules) -> tuple[Written, Ints, Ints]:
     """Write the usable events of chunks of residents, each where there is room for all that there could be.
 
     Returns
     -------
+    loose
+        `place` says where each chunk begins.
     ends : shape (residents,)
         Where each resident's events end, from the chunk's beginning.
     lengths : shape (chunks,)
     """
-    residents, chunks = len(coded.first), len(loose.place) - 1
-    ends, lengths = np.zeros(residents, np.int64), np.zeros(chunks, np.int64)
+    residents = len(coded.first)
+    chunks = min(CHUNKS, residents)
+    rooms, lengths = np.zeros(chunks + 1, np.int64), np.zeros(chunks, np.int64)
+    ends = np.zeros(residents, np.int64)
     for chunk in numba.prange(chunks):
         start, stop = chunk * residents // chunks, (chunk + 1) * residents // chunks
-        here = slice(loose.place[chunk], loose.place[chunk + 1])
-        written = Written(loose.concept[here], loose.time[here], loose.value[here], np.zeros(1, np.int64))
+        rooms[chunk + 1] = _room(start, stop, coded, meanings)
+    begins = np.cumsum(rooms)
+    # Room that is never written to takes no memory.
+    concept, time = np.empty(begins[-1], np.int32), np.empty(begins[-1], np.int64)
+    value = np.empty(begins[-1], np.float32)
+    for chunk in numba.prange(chunks):
+        start, stop = chunk * residents // chunks, (chunk + 1) * residents // chunks
+        here = slice(begins[chunk], begins[chunk + 1])
+        written = Written(concept[here], time[here], value[here], np.zeros(1, np.int64))
         translate_residents(start, stop, coded, meanings, rules, ends, written)
         lengths[chunk] = written.place[0]
-    return ends, lengths
+    return Written(concept, time, value, begins), ends, lengths
 
 
 @compiled_parallel
