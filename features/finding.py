@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import compiled, compiled_within
-from features.derived import BIRTH, derive
+from features.derived import BIRTH, SOURCES, derive
 from features.kernel import ALWAYS, Floats, Ints, Singles, Small
 from features.times import DAY
 
 # The most days that a rule can ask for.
 MOST = 8
 NEVER = np.iinfo(np.int64).min // 2
+NUMBER_OF_SOURCES = len(SOURCES)
 # The columns of `Rules.evidence`.
 TIMES, WITHIN, APART, DISTINCT, BESIDE, FIRST_SIGN, ANEW = range(7)
 # The bits of `Rules.role`.
@@ -109,7 +110,7 @@ class Written(NamedTuple):
 @compiled
 def nothing_found(rules: Rules) -> Found:
     """Return room for what is known of a resident."""
-    sources, evidence, signs = 14, len(rules.evidence), len(rules.sign)
+    sources, evidence, signs = NUMBER_OF_SOURCES, len(rules.evidence), len(rules.sign)
     phenotypes = len(rules.phenotype)
     return Found(
         np.zeros((sources, 2)),

@@ -16,22 +16,16 @@ from numpy.typing import NDArray
 from features.columns import Columns, Pairs, columns_of
 from features.compiled import compiled, compiled_lean, compiled_parallel
 from features.finding import (
-    DEFICIT,
     OF_DEFICITS,
     OF_EVIDENCE,
     OF_SOURCES,
-    SIGN,
-    SOURCE,
-    WRITTEN,
     Rules,
     Written,
-    add,
     close,
     forget,
+    note,
     nothing_found,
-    remember,
     usable,
-    write,
 )
 from features.kernel import ALWAYS, CHUNKS, Floats, Ints, Known, Singles, Small
 from features.rules import Needed, compile_rules
@@ -101,15 +95,8 @@ def translate_residents(
             for meaning in range(meanings.starts[pair], meanings.starts[pair + 1]):
                 concept = meanings.concept[meaning]
                 value = _canonical(coded.number[event], meanings.numbers[meaning])
-                if not usable(value, rules.bounds[concept]):
-                    continue
-                role = rules.role[concept]
-                if role & WRITTEN:
-                    write(concept, time, value, written)
-                if role & SOURCE:
-                    add(rules.source[concept], time, value, found.flags, found.sums, found.known)
-                if role & (SIGN | DEFICIT) and not found.exhausted[concept]:
-                    remember(concept, time, value, rules, found)
+                if usable(value, rules.bounds[concept]):
+                    note(concept, time, value, rules, found, written)
             moment_ends = event + 1 == last or coded.time[event + 1] != time
             if moment_ends and (found.flags[OF_SOURCES] or found.flags[OF_EVIDENCE] or found.flags[OF_DEFICITS]):
                 close(time, rules, found, written)
