@@ -37,6 +37,7 @@ Mlruns = Annotated[Path, typer.Option(envvar="WEIBING_MLRUNS", help="Folder of t
 At = Annotated[str | None, typer.Option("--at", metavar="DATE", help="Index time, in the store's zone. Default: now.")]
 Parquet = Annotated[Path, typer.Option("--out", metavar="FILE.parquet", help="Where to write.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON; - for stdout.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is written down.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 Key = Annotated[
     str | None,
@@ -79,14 +80,21 @@ def demo(
         county = simulate_county(DEMO / "county", residents=residents, progress=progress)
         store = EventStore.open(DEMO / "county")
         trained = [train_model(store, target, progress=progress) for target in TARGETS.values()]
+        kept = []
         for each in trained:
             progress(f"{each.model.card.target.name}: keeping the run in {registry.folder.name}")
-            registry.log(each)
-        last, engine = county.end - timedelta(days=1), Engine.of_store(store)
-        frames = score_store(store, last, registry.champions(), engine, _now(), progress=progress)
-        write_scores(DEMO / "scores.parquet", frames)
+            kept.append(registry.log(each))
     terminal.say(f"\nThe models, trained on {county.residents:,} simulated residents and {county.events:,} events")
     terminal.show_models(trained)
+    for made in kept:
+        terminal.say_whether_it_serves(made)
+    models = registry.champions()
+    if not models:
+        raise WeibingError("None of these models may serve, so there is nothing to score. Simulate more residents.")
+    with terminal.Progress() as progress:
+        last, engine = county.end - timedelta(days=1), Engine.of_store(store)
+        frames = score_store(store, last, models, engine, _now(), progress=progress)
+        write_scores(DEMO / "scores.parquet", frames)
     terminal.say("\nThe ten highest risks")
     terminal.show_scores(pl.read_parquet(DEMO / "scores.parquet").top_k(10, by="probability").to_dicts())
     if serve:
@@ -323,33 +331,42 @@ def train(
     store: Store,
     target: Annotated[list[str] | None, typer.Argument(metavar="[TARGET…]", help="Default: every target.")] = None,
     targets: TargetsFile = None,
+    tune: Annotated[
+        int, typer.Option(min=0, metavar="TRIALS", help="Let Optuna search for better settings; resumable.")
+    ] = 0,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Grow the trees on a Dask cluster, such as tcp://host:8786.")
+    ] = None,
     seed: Seed = 0,
     mlruns: Mlruns = Path("mlruns"),
     as_json: Json = None,
 ) -> None:
     """Train a model of each target, measure it on people it has not seen, and keep the run in MLflow.
 
-    Example: `weibing train out/county hypertension fall --json figures.json`
+    See docs/training.md. Example: `weibing train out/county hypertension fall --json figures.json`
     """
     from features.events import EventStore
     from serving import terminal
     from training import report
     from training.targets import read_targets, target_named
     from training.tracking import Registry
+    from training.train import Options
     from training.train import train as train_model
 
     opened = EventStore.open(store)
     chosen = [target_named(name, targets) for name in target or read_targets(targets)]
     registry = Registry(mlruns)
+    options = Options(seed=seed, tune=tune, studies=mlruns / "studies", cluster=cluster)
     figures: dict[str, Any] = {}
     for each in chosen:
         with terminal.Progress() as progress:
-            trained = train_model(opened, each, seed=seed, progress=progress)
+            trained = train_model(opened, each, options=options, progress=progress)
             progress(f"{each.name}: keeping the run in {mlruns}")
             kept = registry.log(trained, parameters={"seed": seed, "store": opened.name})
         if as_json != Path("-"):
             terminal.show_trained(trained, f"version {kept.version}, {kept.alias}")
-        figures[each.name] = report.summary(trained)
+            terminal.say_whether_it_serves(kept)
+        figures[each.name] = report.summary(trained) | kept.as_dict()
     _write_json(figures, as_json)
 
 
@@ -362,7 +379,7 @@ def evaluate(
     mlruns: Mlruns = Path("mlruns"),
     as_json: Json = None,
 ) -> None:
-    """Measure a model on a store that it was not trained on.
+    """Measure a model on a store that it was not trained on, as it is and recalibrated to the place.
 
     Example: `weibing evaluate out/other_county fall --json figures.json`
     """
@@ -376,10 +393,7 @@ def evaluate(
     chosen = target_named(target, targets) if targets else None
     opened = EventStore.open(store)
     found = evaluate_model(opened, risk_model, Engine.of_store(opened), chosen)
-    definition = (chosen or risk_model.card.target).definition
-    lines = [f"outcome: {line}" for line in definition]
-    lines += [f"{name:24}{figure}" for name, figure in found.metrics.items()]
-    _result("\n".join(lines), found.as_dict() | {"outcome_definition": definition}, as_json)
+    _result(found.text(), found.as_dict(), as_json)
 
 
 @app.command()
@@ -410,16 +424,77 @@ def explain(
 
 
 @app.command()
-def promote(target: TargetName, version: str, mlruns: Mlruns = Path("mlruns")) -> None:
-    """Let a version of a target's model serve.
+def promote(
+    target: TargetName,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Number of the version that is to serve.")],
+    force: Annotated[bool, typer.Option("--force", help="Promote it although the rule refuses it.")] = False,
+    reason: Reason = "",
+    mlruns: Mlruns = Path("mlruns"),
+    as_json: Json = None,
+) -> None:
+    """Let a version of a target's model serve, if it is not worse than the champion; see docs/promotion.md.
 
     Example: `weibing promote fall 3`
+    """
+    from training.tracking import RefusedError, Registry
+
+    if force and not reason.strip():
+        raise typer.BadParameter("Whoever promotes a version against the rule says why: --reason TEXT")
+    try:
+        decision = Registry(mlruns).promote(target, version, force=force, reason=reason)
+    except RefusedError as error:
+        _result(error.decision.text(), error.decision.as_dict() | {"promoted": False}, as_json)
+        raise
+    said = [decision.text(), f"Version {version} of {target} is the champion."]
+    _result("\n".join(filter(None, said)), decision.as_dict() | {"promoted": True}, as_json)
+
+
+@app.command()
+def rollback(target: TargetName, reason: Reason = "", mlruns: Mlruns = Path("mlruns")) -> None:
+    """Let the champion before the present one serve again.
+
+    Example: `weibing rollback fall --reason "alerts doubled in Shixi"`
     """
     from serving import terminal
     from training.tracking import Registry
 
-    Registry(mlruns).promote(target, version)
-    terminal.say(f"Version {version} of {target} is the champion.")
+    made = Registry(mlruns).rollback(target, reason=reason)
+    terminal.say(f"Version {made.version} of {target} is the champion again, instead of version {made.before}.")
+
+
+@app.command()
+def history(target: TargetName, mlruns: Mlruns = Path("mlruns"), as_json: Json = None) -> None:
+    """Say which version of a target's model served when, by whose decision, and why.
+
+    Example: `weibing history fall`
+    """
+    from training.tracking import Registry
+
+    changes = Registry(mlruns).history(target)
+    said = "\n".join(change.line() for change in changes) or f"No version of {target} was ever promoted."
+    _result(said, {"target": target, "promotions": [change.as_dict() for change in changes]}, as_json)
+
+
+@app.command()
+def report(
+    target: TargetName,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write.")],
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Default: the champion, or else the newest.")
+    ] = None,
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the report.")] = "en",
+    mlruns: Mlruns = Path("mlruns"),
+) -> None:
+    """Write the report that was kept with a version of a target's model.
+
+    Example: `weibing report fall --out fall.html --language zh`
+    """
+    from serving import terminal
+    from training.tracking import Registry
+
+    text, found = Registry(mlruns).report(target, version, language)
+    _write_text(text, out)
+    terminal.say(f"The report of version {found} of {target} is in {out}")
 
 
 @app.command()
@@ -435,9 +510,12 @@ def score(store: Store, out: Parquet, at: At = None, mlruns: Mlruns = Path("mlru
     from training.tracking import Registry
 
     opened = EventStore.open(store)
-    models = Registry(mlruns).champions()
+    registry = Registry(mlruns)
+    models = registry.champions()
     if not models:
-        raise WeibingError(f"There is no champion in {mlruns}. Train one with: weibing train {store}")
+        raise WeibingError(f"There is no champion in {mlruns}. Promote a model, or train one: weibing train {store}")
+    for target in registry.without_champion():
+        terminal.note(f"{target} has models but no champion: it is not scored. See: weibing promote --help")
     with terminal.Progress() as progress:
         engine = Engine.of_store(opened)
         frames = score_store(opened, _index_time(at, opened), models, engine, _now(), progress=progress)

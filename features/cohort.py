@@ -64,7 +64,9 @@ class Target:
 
     `outcome` lists concepts of which the first to come counts. `increasing` and `decreasing` name the concepts of
     which more is worse, or better, for this outcome. `tiers` are the three probabilities at which moderate, high and
-    very high risk begin.
+    very high risk begin. `comparators` names the published scores that are rivals of a model of it.
+    `predictors` names the concepts whose features a model may use; none is all: with few outcomes, predictors fixed
+    beforehand serve better than a choice among many.
     """
 
     name: str
@@ -82,13 +84,16 @@ class Target:
     decreasing: tuple[str, ...] = ()
     tiers: tuple[float, float, float] = (0.1, 0.2, 0.4)
     tiers_source: str = ""
+    comparators: tuple[str, ...] = ()
+    predictors: tuple[str, ...] = ()
 
     @property
     def concepts(self) -> tuple[str, ...]:
         """Every concept that the target names."""
         index = (*self.index.first, *([self.index.each] if self.index.each else []))
         limits = tuple(limit.concept for limit in self.limits)
-        return (*self.outcome, *index, *self.present, *self.absent, *limits, *self.increasing, *self.decreasing)
+        ways = (*self.increasing, *self.decreasing)
+        return (*self.outcome, *index, *self.present, *self.absent, *limits, *ways, *self.predictors)
 
     @property
     def definition(self) -> list[str]:
@@ -286,8 +291,9 @@ def _followed(rows: pl.DataFrame, facts: pl.DataFrame, target: Target) -> pl.Dat
 
 def _count_signs(rows: pl.DataFrame, facts: pl.DataFrame, target: Target, found_by: Counter[str]) -> None:
     """Count by what the outcomes within the horizon were found: the signs of their moment."""
-    moment = pl.col("index_time") + pl.duration(microseconds=pl.col("time") * DAY)
-    came = rows.filter("observed", pl.col("time") < target.horizon_days).with_columns(time=moment.dt.round("1us"))
+    # A time in days is a fraction that a product with the length of a day may miss by a trifle.
+    moment = pl.col("index_time") + pl.duration(microseconds=(pl.col("time") * DAY).round().cast(pl.Int64))
+    came = rows.filter("observed", pl.col("time") < target.horizon_days).with_columns(time=moment)
     signs = tuple(sign for signs in target.parts.values() for sign in signs)
     told = _of(facts, signs).unique(["subject_id", "time", "concept"]).join(came, on=["subject_id", "time"])
     found_by.update(dict(told.group_by("concept").len().cast({"concept": pl.String}).iter_rows()))

@@ -109,7 +109,8 @@ def derive(now: Floats, known: Floats, time: int, result: Floats) -> bool:
     if not np.isnan(now[GLUCOSE]):
         result[7] = 1.0 if now[GLUCOSE] < CONTROLLED_GLUCOSE else 0.0
     if not (np.isnan(now[FATHER]) and np.isnan(now[MOTHER])):
-        result[8] = 2.0 - np.isnan(known[FATHER]) - np.isnan(known[MOTHER])
+        # What is recorded without a value is a yes and counts as 1; a 0 is a no.
+        result[8] = 0.0 + (known[FATHER] > 0.5) + (known[MOTHER] > 0.5)
     allowed = 0
     for value in result:
         allowed += not np.isnan(value)

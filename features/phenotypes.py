@@ -247,6 +247,15 @@ PHENOTYPES = (
         "an injury (ICD-10 S00 to T14) with an external cause (W00 to W19) on one day; or said so",
         recurrent=True,
     ),
+    Phenotype(
+        "hospitalised_fall_found",
+        (
+            happened("hospital_stay_for_fall"),
+            Evidence((Sign("fall"), Sign("fall_in_text")), beside=(Sign("hospital_stay"),)),
+        ),
+        "a fall (ICD-10 W00 to W19) on the day of a hospital stay; or said so",
+        recurrent=True,
+    ),
     # drugs and frailty
     Phenotype(
         "polypharmacy_found",

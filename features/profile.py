@@ -111,6 +111,19 @@ FALL_RISK_CLASSES = (
     *("vasodilator", "bladder_antimuscarinic"),
 )
 
+# Items of the Chinese fall scale of 2011 that come and go.
+PASSING_CONDITIONS = (
+    *("delirium", "agitation", "clouded_consciousness", "urinary_frequency", "urinary_catheter", "insomnia"),
+    *("wakes_often", "sleepwalking", "drug_or_alcohol_withdrawal", "hypoxia"),
+)
+# Answers to Stay Independent beside those that other forms ask for as well.
+STAY_INDEPENDENT_ANSWERS = (
+    *("holds_furniture", "pushes_up_to_stand", "trouble_with_steps", "rushes_to_toilet", "numb_feet"),
+    *("drugs_cause_dizziness", "drugs_for_sleep_or_mood", "often_sad"),
+)
+# Drugs of the same scale that are in none of the classes above.
+FALL_SCALE_DRUGS = ("cardiovascular_drug", "anaesthetic", "withdrawal_treatment", "new_drug")
+
 # Groups of classes, which a county's records may name where they do not name the class.
 DRUG_GROUPS = ("antihypertensive", "diuretic", "vasodilator", "oral_glucose_lowering", "sedative", "reserpine")
 
@@ -129,7 +142,7 @@ PROFILE = Profile(
     latest("living_alone"),
     latest("distance_to_clinic"),
     ever("minimum_living_allowance"),
-    latest("family_history_hypertension"),
+    static("family_history_hypertension"),
     *(ever(concept) for concept in ("family_history_diabetes", "family_history_stroke")),
     # how they live
     latest("smoking"),
@@ -138,6 +151,7 @@ PROFILE = Profile(
     since_first("smoking"),
     latest("cigarettes_per_day"),
     latest("drinking"),
+    latest("liquor_per_day"),
     latest("exercise"),
     latest("salt_intake"),
     maximum("medication_adherence", within="1y"),
@@ -224,6 +238,7 @@ PROFILE = Profile(
     maximum("uacr", within="5y"),
     slope("uacr", within="5y"),
     latest("uacr_stage"),
+    latest("urine_albumin"),
     latest("urine_protein"),
     latest("uric_acid"),
     # lipids, liver, blood
@@ -256,6 +271,7 @@ PROFILE = Profile(
     since("fib4"),
     since_first("fib4"),
     latest("haemoglobin"),
+    latest("white_cells"),
     latest("homocysteine"),
     # eyes, feet, heart
     latest("visual_acuity_left"),
@@ -277,8 +293,11 @@ PROFILE = Profile(
     since("atrial_fibrillation"),
     ever("hypertension"),
     ever("hypertension_found"),
+    ever("hypertensive_heart_disease"),
+    ever("hypertensive_kidney_disease"),
     ever("diabetes"),
     ever("diabetes_found"),
+    ever("type_1_diabetes"),
     ever("prediabetes"),
     ever("gestational_hypertension"),
     ever("gestational_diabetes"),
@@ -286,19 +305,28 @@ PROFILE = Profile(
     ever("ischaemic_heart_disease"),
     ever("myocardial_infarction"),
     ever("angina"),
+    ever("coronary_revascularisation"),
     ever("heart_failure"),
+    ever("cardiomyopathy"),
+    ever("valve_disease"),
     ever("stroke"),
     ever("atrial_fibrillation"),
+    ever("arrhythmia"),
     ever("peripheral_artery_disease"),
     ever("fatty_liver"),
     since_first("fatty_liver"),
     ever("ckd"),
     ever("ckd_found"),
+    ever("kidney_failure"),
     ever("diabetic_kidney_disease"),
     ever("diabetic_retinopathy"),
     ever("diabetic_neuropathy"),
     ever("diabetic_foot"),
+    ever("other_diabetes_complication"),
+    ever("diabetic_emergency"),
     ever("gout"),
+    ever("liver_disease"),
+    ever("skin_ulcer"),
     ever("thyroid_disease"),
     ever("anaemia"),
     ever("copd"),
@@ -310,14 +338,24 @@ PROFILE = Profile(
     ever("osteoporosis"),
     ever("arthritis"),
     ever("visual_impairment"),
+    ever("blindness"),
     ever("hearing_impairment"),
     ever("dizziness"),
+    ever("chest_pain", within="1y"),
     ever("syncope"),
     ever("gait_problem"),
     ever("incontinence"),
     ever("hypotension"),
     ever("walking_aid"),
+    ever("needs_help_walking"),
+    ever("artificial_limb"),
+    ever("amputation"),
+    ever("neurological_disease"),
+    ever("sensory_aphasia"),
+    ever("other_sensory_loss"),
+    ever("faecal_incontinence"),
     ever("sleep_disturbance"),
+    *(ever(concept, within="1y") for concept in PASSING_CONDITIONS),
     ever("numbness", within="1y"),
     total("chronic_condition_count", "chronic_conditions", [ever(concept) for concept in CHRONIC_CONDITIONS]),
     # falls
@@ -327,12 +365,16 @@ PROFILE = Profile(
     count("fall_found", within="1y"),
     count("fall_found", within="3y"),
     since("fall_found"),
+    latest("fell_past_year"),
     latest("falls_past_year"),
+    ever("fall_history"),
     count("injurious_fall_found", within="3y"),
+    ever("hospitalised_fall_found"),
     ever("fracture"),
     ever("fragility_fracture"),
     latest("fear_of_falling"),
     latest("unsteady_walking"),
+    *(latest(answer) for answer in STAY_INDEPENDENT_ANSWERS),
     latest("stay_independent_score"),
     latest("fall_scale_2011_score"),
     # function, mind and frailty
@@ -344,6 +386,7 @@ PROFILE = Profile(
     latest("one_leg_stand"),
     latest("sit_and_reach"),
     latest("adl_score"),
+    latest("adl_moving"),
     latest("self_rated_health"),
     latest("cognitive_screen"),
     latest("mmse"),
@@ -357,11 +400,13 @@ PROFILE = Profile(
     # drugs
     *in_use(DRUG_GROUPS),
     *in_use(DRUG_CLASSES),
+    *in_use(FALL_SCALE_DRUGS),
     total("drug_class_count", "drug_classes", in_use(DRUG_CLASSES)),
     total("fall_risk_drug_class_count", "fall_risk_drug", in_use(FALL_RISK_CLASSES)),
     latest("medication_count"),
     count("antihypertensive", within="1y"),
     since_first("antihypertensive"),
+    latest("antihypertensive_count"),
     # contacts
     count("examination", within="3y"),
     since("examination"),

@@ -14,6 +14,7 @@ from features.times import local_day
 from serving.drivers import Driver
 from serving.scoring import NotAtRisk, Score
 from training import report
+from training.tracking import CHAMPION, Registered
 from training.train import Trained
 
 # In a pipe a table is as wide as it needs to be.
@@ -55,6 +56,11 @@ def say(text: str) -> None:
     OUT.print(text, markup=False)
 
 
+def note(text: str) -> None:
+    """Write a message to stderr as it is."""
+    MESSAGES.print(text, markup=False)
+
+
 def show_trained(trained: Trained, where: str) -> None:
     """Show the figures of a training run."""
     target = trained.model.card.target
@@ -66,6 +72,18 @@ def show_trained(trained: Trained, where: str) -> None:
     table.add_row("model", where)
     _show(table, synthetic=trained.model.card.synthetic)
     say_outcome(target, trained.evidence.cohort.found_by)
+
+
+def say_whether_it_serves(kept: Registered) -> None:
+    """Say of a new version that does not serve what refused it, or how one asks whether it may."""
+    if kept.alias == CHAMPION:
+        return
+    who = f"Version {kept.version} of {kept.target}"
+    if kept.decision is None:
+        say(f"{who} is the challenger. To ask whether it may serve: weibing promote {kept.target} {kept.version}")
+    else:
+        say(kept.decision.text())
+        say(f"{who} may not serve, and no other version does: nothing of {kept.target} is served.")
 
 
 def say_outcome(target: Target, found_by: dict[str, int] | None = None) -> None:

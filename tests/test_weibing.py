@@ -2,14 +2,22 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from serving import terminal
+from training.promotion import decide
+from training.tracking import Registered, Registry
+from training.tracking.evidence import held_out
+from training.train import Trained
+from training.validate import Estimate
 from weibing import app
 
 TARGETS = """
@@ -126,6 +134,88 @@ def test_score_explain_and_promote_use_the_registry(home):
     assert f"risk {top['probability']:.1%}" in explained
     assert "before anything is known" in explained
     assert run("promote", "fall", 1, "--mlruns", home / "mlruns") == "Version 1 of fall is the champion.\n"
+
+
+def with_backward_slope(trained: Trained) -> Trained:
+    """The same run, had its risks been the wrong way round."""
+    validation = trained.evidence.validation
+    metrics = validation.metrics | {"calibration_slope": Estimate(-0.04, -0.3, 0.2)}
+    return replace(trained, evidence=replace(trained.evidence, validation=replace(validation, metrics=metrics)))
+
+
+@pytest.fixture(scope="module")
+def kept(small_trained, tmp_path_factory):
+    """A registry with three versions: the champion, its like, and one that the rule refuses."""
+    registry = Registry(tmp_path_factory.mktemp("kept") / "mlruns")
+    for trained in (small_trained, small_trained, with_backward_slope(small_trained)):
+        registry.log(trained)
+    return registry.folder
+
+
+@pytest.fixture
+def mlruns(kept, tmp_path):
+    """A copy of that registry."""
+    shutil.copytree(kept, tmp_path / "mlruns")
+    return ["--mlruns", tmp_path / "mlruns"]
+
+
+def refused(*arguments: object, code: int = 1) -> tuple[str, str]:
+    """Run a command that ends with a code other than 0 as a user does; return what it wrote to stdout and stderr."""
+    done = weibing(*arguments, cwd=Path.cwd())
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+def test_promote_shows_every_check_and_rollback_goes_back(mlruns):
+    said = run("promote", "hypertension", 2, "--reason", "newer", *mlruns).splitlines()
+    assert said[0] == "Version 2 of hypertension, against the champion, version 1:"
+    assert all(line.startswith("passed ") for line in said[1:-1])
+    assert said[-1] == "Version 2 of hypertension is the champion."
+    back = run("rollback", "hypertension", "--reason", "alerts doubled", *mlruns)
+    assert back == "Version 1 of hypertension is the champion again, instead of version 2.\n"
+    told = run("history", "hypertension", *mlruns).splitlines()
+    assert [line.split("  ")[1].split(" by ")[0] for line in told] == [
+        "version 1, first",
+        "version 2 instead of 1, promoted",
+        "version 1 instead of 2, rolled back",
+    ]
+    assert told[-1].endswith(": alerts doubled")
+    assert "there is none to go back to" in refused("rollback", "hypertension", *mlruns)[1]
+
+
+def test_promote_refuses_with_the_reasons_and_force_says_why(mlruns, tmp_path):
+    out, err = refused("promote", "hypertension", 3, *mlruns, "--json", tmp_path / "decision.json")
+    assert "REFUSED  calibration_slope" in out
+    assert "Version 3 of hypertension is not promoted. On the held-out rows the calibration slope is -0.040" in err
+    decision = json.loads((tmp_path / "decision.json").read_text(encoding="utf-8"))
+    assert (decision["promoted"], decision["refused"]) == (False, ["calibration_slope"])
+    assert "--reason TEXT" in refused("promote", "hypertension", 3, "--force", *mlruns, code=2)[1]
+    forced = json.loads(run("promote", "hypertension", 3, "--force", "--reason", "pilot", *mlruns, "--json", "-"))
+    assert (forced["promoted"], forced["refused"]) == (True, ["calibration_slope"])
+    last = json.loads(run("history", "hypertension", *mlruns, "--json", "-"))["promotions"][-1]
+    assert (last["version"], last["kind"], last["reason"]) == ("3", "forced", "pilot")
+    assert last["against"] == ["calibration_slope"]
+
+
+@pytest.mark.parametrize(("language", "tag"), [("en", '<html lang="en'), ("zh", '<html lang="zh')])
+def test_report_writes_the_page_that_was_kept(mlruns, tmp_path, language, tag):
+    out = tmp_path / "reports" / "page.html"
+    said = run("report", "hypertension", 2, "--out", out, "--language", language, *mlruns)
+    assert said == f"The report of version 2 of hypertension is in {out}\n"
+    assert tag in out.read_text(encoding="utf-8")
+
+
+def test_a_version_that_may_not_serve_is_said_aloud(small_trained, capsys):
+    decision = decide(held_out(with_backward_slope(small_trained), "1"), None, replicates=20)
+    terminal.say_whether_it_serves(Registered("run", "hypertension", "1", "challenger", decision))
+    said = capsys.readouterr().out
+    assert "REFUSED  calibration_slope" in said
+    assert "nothing of hypertension is served" in said
+    terminal.say_whether_it_serves(Registered("run", "hypertension", "2", "challenger"))
+    assert "weibing promote hypertension 2" in capsys.readouterr().out
+    terminal.say_whether_it_serves(Registered("run", "hypertension", "1", "champion", decision))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_resident_who_is_not_at_risk_gets_the_reason(home):

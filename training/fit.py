@@ -1,16 +1,20 @@
 """LightGBM: trees under the target's constraints, how many of them and how shy settled by person-grouped folds.
 
-Nothing about a row's own fold helps to choose what predicts it: the settings and the number of trees for a fold are
-those with the least log-loss on the other folds.
+Nothing about a row's own fold helps to choose what predicts it: the settings, the number of trees and the share of a
+linear partner for a fold are those with the least log-loss on the other folds.
 """
 
+import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from features.cohort import Target
 from features.engine import Engine
@@ -19,14 +23,19 @@ from features.measures import Feature, Measure
 from features.rules import moved_by
 from features.vocabulary import Vocabulary
 from training.calibrate import recalibrate
+from training.fitted import FEW_ROWS, Fitted, tree_margins
+from training.linear import Linear, linear_path
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 FOLDS = 5
 MOST_TREES = 600
 PATIENCE = 40
+# Trees that a fold grows before it waits for the others.
+AT_A_TIME = 10
 FEWEST_OUTCOMES = 50
 
 # A higher value raises these, whatever else was recorded; slope and spread may move either way.
@@ -57,6 +66,7 @@ class Trees:
     feature_fraction: float
     bagging_fraction: float
     path_smooth: float = 0.0
+    extra_trees: bool = False
 
 
 # Eight leaves keep exact explanation a table look-up; four, and two (an additive model), are for few outcomes.
@@ -64,17 +74,40 @@ CANDIDATES = (
     Trees(8, 0.05, 20, 5.0, 0.5, 0.7),
     Trees(4, 0.05, 20, 1.0, 0.5, 0.9, path_smooth=10.0),
     Trees(2, 0.05, 20, 1.0, 0.5, 0.9),
+    # Thresholds drawn at random smooth what few outcomes cannot settle.
+    Trees(8, 0.04, 20, 5.0, 0.5, 0.7, extra_trees=True),
 )
-FEW_ROWS = 20_000
+# Penalties of the linear partner, from the shyest, and its shares of the log-odds; none comes first, and wins a tie.
+RIDGES = (300.0, 100.0, 30.0, 10.0)
+SHARES = (0.0, 0.25, 0.5, 0.75)
 # With more outcomes than this the first candidate serves, and the search is spared.
 MANY_OUTCOMES = 5_000
+# With more outcomes than this trees lose nothing to a straight line, and no partner is tried.
+MANY_FOR_A_PARTNER = 1_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a fit is made with: settings and number of trees, the share of the linear partner, and its penalty."""
+
+    trees: Trees
+    rounds: int
+    partner: float = 0.0
+    ridge: float = RIDGES[0]
+
+    @property
+    def said(self) -> str:
+        """The recipe in words."""
+        trees = f"{self.rounds} trees of {self.trees.num_leaves} leaves"
+        return f"{trees}, {self.partner:.0%} of the log-odds by a linear partner" if self.partner else trees
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Training rows whose outcome is known.
+    """The rows of a cohort as trees see them.
 
-    `matrix`, shape (n, features), NaN where unknown; `outcome`, 0 or 1, `weight`, above 0, and `person`, shape (n,).
+    `matrix`, shape (n, features), NaN where unknown; `outcome`, 0 or 1, `weight`, 0 where the outcome is unknown, and
+    `person`, shape (n,).
     """
 
     features: tuple[str, ...]
@@ -83,36 +116,70 @@ class Rows:
     weight: Floats
     person: Ints
 
+    def take(self, which: Bools) -> "Rows":
+        """Return some of the rows."""
+        return Rows(self.features, self.matrix[which], self.outcome[which], self.weight[which], self.person[which])
+
+    @cached_property
+    def known(self) -> Bools:
+        """Which rows have a known outcome: those that trees learn from."""
+        return self.weight > 0
+
+    @property
+    def events(self) -> int:
+        """How many rows are known to have the outcome."""
+        return int(self.outcome[self.known].sum())
+
 
 @dataclass(frozen=True)
 class Grown:
-    """Trees for one target, and what they say of rows that they did not see.
+    """A fit for one target, and what it says of rows that it did not see.
 
     Attributes
     ----------
-    booster : the trees grown on all rows
-    folds : those grown without each fold
+    whole : fitted on all rows
+    folds : those fitted without each fold
     margin : shape (n,)
-        Raw log-odds of each row from the trees grown without its fold.
+        Raw log-odds of each row from what was fitted without its fold.
     risk : shape (n,), probability
         The same, recalibrated on the rows of the other folds.
     fold : shape (n,)
-    trees, rounds : the settings and number of trees chosen
+    recipe : what was chosen on all folds
     log_loss : mean of the folds at each number of trees
+    seed : of folds and trees
     """
 
-    booster: lgb.Booster
-    folds: tuple[lgb.Booster, ...]
+    whole: Fitted
+    folds: tuple[Fitted, ...]
     margin: Floats
     risk: Floats
     fold: Ints
-    trees: Trees
-    rounds: int
+    recipe: Recipe
     log_loss: Floats
+    seed: int
 
 
-def grow(rows: Rows, target: Target, engine: Engine, *, seed: int = 0) -> Grown:
-    """Grow the trees of a target.
+# Grows the trees of a recipe's settings on all rows, and without each fold, somewhere else: on a cluster.
+Elsewhere = Callable[[dict[str, object], int, Ints], tuple[lgb.Booster, tuple[lgb.Booster, ...]]]
+
+
+def grow(
+    rows: Rows,
+    target: Target,
+    engine: Engine,
+    *,
+    seed: int = 0,
+    candidates: tuple[Trees, ...] = CANDIDATES,
+    elsewhere: Elsewhere | None = None,
+) -> Grown:
+    """Fit a target.
+
+    Parameters
+    ----------
+    candidates : the settings of trees to choose from; with many outcomes the first serves
+    elsewhere : where the chosen trees are grown instead of here
+        Given the parameters, the number of trees and each row's fold, it returns the trees of all rows, and those
+        without each fold.
 
     Raises
     ------
@@ -120,36 +187,69 @@ def grow(rows: Rows, target: Target, engine: Engine, *, seed: int = 0) -> Grown:
         If there are too few outcomes, or too few rows without, to learn from.
     """
     require_outcomes(rows, target)
-    fold = person_folds(rows.person, rows.outcome, seed)
-    fixed = _fixed(rows.features, target, engine, seed)
-    events = int(rows.outcome.sum())
-    candidates = CANDIDATES if events <= MANY_OUTCOMES else CANDIDATES[:1]
-    searches = [_search(rows, fold, {**fixed, **asdict(trees)}) for trees in candidates]
-    margin = np.empty(len(fold))
-    for held_out in range(FOLDS):
-        search, rounds = _least(searches, [f for f in range(FOLDS) if f != held_out])
-        test = fold == held_out
-        margin[test] = margins(search.boosters[held_out], rows.matrix[test], rounds)
-    best, rounds = _least(searches, list(range(FOLDS)))
-    trees = candidates[searches.index(best)]
-    data = lgb.Dataset(rows.matrix, rows.outcome, weight=rows.weight, feature_name=list(rows.features), params=fixed)
+    fold = person_folds(rows.person, np.where(rows.known, rows.outcome, 0), seed)
+    taught, learnt = rows.take(rows.known), fold[rows.known]
+    fixed = fixed_parameters(rows.features, target, engine, seed)
+    tried = candidates if taught.events <= MANY_OUTCOMES else candidates[:1]
+    searches = [_search(taught, learnt, trees, fixed) for trees in tried]
+    partners = _partners(taught, learnt, fixed) if taught.events <= MANY_FOR_A_PARTNER else None
+    recipes = [_chosen(searches, partners, taught, learnt, [f for f in range(FOLDS) if f != k]) for k in range(FOLDS)]
+    recipe = _chosen(searches, partners, taught, learnt, list(range(FOLDS)))
+    if elsewhere is not None:
+        booster, without = elsewhere({**fixed, **asdict(recipe.trees)}, recipe.rounds, fold)
+        fitted = _with_partners(without, recipe, partners)
+        margin = _out_of_fold(fitted, rows, fold)
+        whole = Fitted(_text(booster), _partner(taught, recipe, fixed), recipe.partner)
+    else:
+        each = [_without_fold(searches, partners, recipes[k], k) for k in range(FOLDS)]
+        margin = _out_of_fold(each, rows, fold)
+        fitted = [_without_fold(searches, partners, recipe, k) for k in range(FOLDS)]
+        whole = _fit(taught, recipe, fixed)
     return Grown(
-        booster=lgb.train({**fixed, **asdict(trees), "num_threads": _threads(rows)}, data, rounds),
-        folds=tuple(_shortened(booster, rounds) for booster in best.boosters),
+        whole=whole,
+        folds=tuple(fitted),
         margin=margin,
-        risk=_cross_calibrated(margin, rows, fold),
+        risk=cross_calibrated(margin, rows.outcome, rows.weight, fold),
         fold=fold,
-        trees=trees,
-        rounds=rounds,
-        log_loss=best.log_loss.mean(axis=0),
+        recipe=recipe,
+        log_loss=_of(searches, recipe.trees).log_loss.mean(axis=0),
+        seed=seed,
     )
 
 
-def margins(booster: lgb.Booster, matrix: Singles | Floats, rounds: int = -1) -> Floats:
-    """Return raw log-odds, shape (n,), of the first `rounds` trees, or of all."""
-    threads = 1 if len(matrix) < FEW_ROWS else 0
-    raw = booster.predict(matrix, raw_score=True, num_iteration=rounds, num_threads=threads)
-    return np.asarray(raw, np.float64)
+def refit(rows: Rows, recipe: Recipe, target: Target, engine: Engine, *, seed: int = 0, threads: int = 0) -> Fitted:
+    """Fit a recipe that was already chosen, on the rows with a known outcome.
+
+    Parameters
+    ----------
+    threads : for LightGBM; 0 for as many as there are cores, where there are rows enough for them
+    """
+    fixed = {**fixed_parameters(rows.features, target, engine, seed), "num_threads": threads}
+    return _fit(rows.take(rows.known), recipe, fixed)
+
+
+def cross_calibrated(margin: Floats, outcome: Floats, weight: Floats, fold: Ints) -> Floats:
+    """Recalibrate each fold's log-odds on those of the other folds.
+
+    Parameters
+    ----------
+    margin, outcome, weight, fold : shape (n,)
+        The outcome is not looked at where the weight is 0.
+
+    Returns
+    -------
+    shape (n,), probability
+
+    Raises
+    ------
+    WeibingError
+        If the other folds of one lack one kind of outcome, or rank backwards.
+    """
+    risk = np.empty(len(margin))
+    for held_out in range(FOLDS):
+        test = fold == held_out
+        risk[test] = recalibrate(margin[~test], outcome[~test], weight[~test]).probability(margin[test])
+    return risk
 
 
 def require_outcomes(rows: Rows, target: Target) -> None:
@@ -160,8 +260,8 @@ def require_outcomes(rows: Rows, target: Target) -> None:
     WeibingError
         With the number found and the number needed.
     """
-    events = int(rows.outcome.sum())
-    for found, what in ((events, "outcomes"), (len(rows.outcome) - events, "rows without the outcome")):
+    events = rows.events
+    for found, what in ((events, "outcomes"), (int(rows.known.sum()) - events, "rows without the outcome")):
         if found < FEWEST_OUTCOMES:
             raise WeibingError(
                 f"The target {target.name} has {found} {what} in these records; training needs {FEWEST_OUTCOMES}."
@@ -178,17 +278,37 @@ def usable_features(
     ----------
     matrix : shape (n, features), NaN where unknown
     """
-    dropped = {}
+    dropped: dict[str, str] = {}
+    seen: dict[bytes, str] = {}
     for name, column in zip(names, matrix.T, strict=True):
-        known = column[~np.isnan(column)]
-        feature = engine.profile[name]
-        if not len(known):
-            dropped[name] = "never known"
-        elif len(known) == len(column) and known.min() == known.max():
-            dropped[name] = "always the same"
-        elif worse := _moves_either_way(feature, target, engine):
-            dropped[name] = f"a worse {worse} could move it either way"
+        reason = _not_asked(engine.profile[name], target) or _says_nothing(column, seen)
+        worse = None if reason else _moves_either_way(engine.profile[name], target, engine)
+        if reason or worse:
+            dropped[name] = reason or f"a worse {worse} could move it either way"
+        else:
+            seen[_content(column)] = name
     return tuple(name for name in names if name not in dropped), dropped
+
+
+def _not_asked(feature: Feature, target: Target) -> str | None:
+    asked = not target.predictors or feature.concept in target.predictors
+    return None if asked else "not among the target's predictors"
+
+
+def _says_nothing(column: Singles, seen: dict[bytes, str]) -> str | None:
+    """Return why a feature can teach nothing, given those `seen` before it."""
+    known = column[~np.isnan(column)]
+    if not len(known):
+        return "never known"
+    if len(known) == len(column) and known.min() == known.max():
+        return "always the same"
+    # Where each value was measured once, its mean, lowest and latest are one feature, and would count as many.
+    twin = seen.get(_content(column))
+    return None if twin is None else f"the same as {twin} in every row"
+
+
+def _content(column: Singles) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(column).tobytes()).digest()
 
 
 def monotone(features: tuple[str, ...], target: Target, engine: Engine) -> list[int]:
@@ -254,7 +374,8 @@ def _moves_either_way(feature: Feature, target: Target, engine: Engine) -> str |
     return next(iter(ways), None) if feature.measure in EITHER_WAY or by_rule or torn else None
 
 
-def _fixed(features: tuple[str, ...], target: Target, engine: Engine, seed: int) -> dict[str, object]:
+def fixed_parameters(features: tuple[str, ...], target: Target, engine: Engine, seed: int) -> dict[str, object]:
+    """Return LightGBM's parameters that no choice of settings changes: objective, directions, seed, determinism."""
     return {
         "objective": "binary",
         "monotone_constraints": monotone(features, target, engine),
@@ -263,7 +384,7 @@ def _fixed(features: tuple[str, ...], target: Target, engine: Engine, seed: int)
         "feature_pre_filter": False,
         "seed": seed,
         "deterministic": True,
-        "num_threads": 1,
+        "num_threads": 0,
         "force_row_wise": True,
         "verbosity": -1,
     }
@@ -273,22 +394,27 @@ def _fixed(features: tuple[str, ...], target: Target, engine: Engine, seed: int)
 class _Search:
     """Trees grown without each fold, and their log-loss on it: shape (folds, trees)."""
 
+    trees: Trees
     boosters: list[lgb.Booster]
     log_loss: Floats
 
 
-def _search(rows: Rows, fold: Ints, parameters: dict[str, object]) -> _Search:
+# The partners fitted without each fold, one for each of `RIDGES`, and what they say of it: shape (ridges, n).
+_Partners = tuple[list[list[Linear]], Floats]
+
+
+def _search(rows: Rows, fold: Ints, trees: Trees, fixed: dict[str, object]) -> _Search:
     """Grow trees without each fold, side by side, until their mean log-loss has long stopped falling."""
-    data = lgb.Dataset(
-        rows.matrix, rows.outcome, weight=rows.weight, feature_name=list(rows.features), params=parameters
-    ).construct()
+    parameters = {**fixed, **asdict(trees), "num_threads": 1}
+    data = _dataset(rows, parameters).construct()
     boosters = [_without(data, np.flatnonzero(fold == held_out), parameters) for held_out in range(FOLDS)]
-    losses: list[list[float]] = []
+    losses = np.empty((FOLDS, 0))
     # A thread a fold: LightGBM's own threads wait for each other at every split.
     with ThreadPoolExecutor(os.cpu_count(), initializer=_quieten) as pool:
-        while len(losses) < MOST_TREES and _still_falling(losses):
-            losses.append(list(pool.map(_one_tree_more, boosters)))
-    return _Search(boosters, np.array(losses).T)
+        while losses.shape[1] < MOST_TREES and _still_falling(losses):
+            losses = np.hstack([losses, np.array(list(pool.map(_some_trees_more, boosters)))])
+    # What is kept are the trees, without the rows that they were grown on.
+    return _Search(trees, [lgb.Booster(model_str=_text(booster)) for booster in boosters], losses)
 
 
 def _quieten() -> None:
@@ -296,10 +422,19 @@ def _quieten() -> None:
     lgb.Dataset(np.zeros((2, 1)), params={"verbosity": -1}).construct()
 
 
-def _one_tree_more(booster: lgb.Booster) -> float:
-    """Grow a tree; return the log-loss on the fold that was held out."""
-    booster.update()
-    return float(booster.eval_valid()[0][2])
+def _dataset(rows: Rows, parameters: dict[str, object]) -> lgb.Dataset:
+    return lgb.Dataset(
+        rows.matrix, rows.outcome, weight=rows.weight, feature_name=list(rows.features), params=parameters
+    )
+
+
+def _some_trees_more(booster: lgb.Booster) -> list[float]:
+    """Grow trees; return the log-loss on the fold that was held out after each."""
+    losses = []
+    for _ in range(AT_A_TIME):
+        booster.update()
+        losses.append(float(booster.eval_valid()[0][2]))
+    return losses
 
 
 def _without(data: lgb.Dataset, held_out: Ints, parameters: dict[str, object]) -> lgb.Booster:
@@ -309,31 +444,93 @@ def _without(data: lgb.Dataset, held_out: Ints, parameters: dict[str, object]) -
     return booster
 
 
-def _still_falling(losses: list[list[float]]) -> bool:
-    return not losses or len(losses) - 1 - int(np.mean(losses, axis=1).argmin()) < PATIENCE
+def _still_falling(losses: Floats) -> bool:
+    trees = int(losses.shape[1])
+    return trees == 0 or trees - 1 - int(losses.mean(axis=0).argmin()) < PATIENCE
 
 
-def _least(searches: list[_Search], folds: list[int]) -> tuple[_Search, int]:
-    """Return the search and the number of trees with the least mean log-loss on these folds."""
+def _chosen(searches: list[_Search], partners: _Partners | None, rows: Rows, fold: Ints, folds: list[int]) -> Recipe:
+    """Return the recipe with the least log-loss on these folds: first the trees, then what a partner adds to them."""
     curves = [search.log_loss[folds].mean(axis=0) for search in searches]
     best = min(range(len(searches)), key=lambda number: float(curves[number].min()))
-    return searches[best], int(curves[best].argmin()) + 1
+    recipe = Recipe(searches[best].trees, int(curves[best].argmin()) + 1)
+    if partners is None:
+        return recipe
+    judged = np.isin(fold, folds)
+    of_trees = np.empty(len(fold))
+    for k in folds:
+        of_trees[fold == k] = tree_margins(searches[best].boosters[k], rows.matrix[fold == k], recipe.rounds)
+    losses = {
+        (share, ridge): _log_loss((1 - share) * of_trees + share * of_partner, rows, judged)
+        for share in SHARES
+        for ridge, of_partner in zip(RIDGES, partners[1], strict=True)
+    }
+    share, ridge = min(losses, key=lambda both: losses[both])
+    return replace(recipe, partner=share, ridge=ridge)
 
 
-def _cross_calibrated(margin: Floats, rows: Rows, fold: Ints) -> Floats:
-    """Recalibrate each fold's margins on those of the other folds."""
-    risk = np.empty(len(margin))
-    for held_out in range(FOLDS):
-        test = fold == held_out
-        line = recalibrate(margin[~test], rows.outcome[~test], rows.weight[~test])
-        risk[test] = line.probability(margin[test])
-    return risk
+def _log_loss(margin: Floats, rows: Rows, judged: Bools) -> float:
+    """Return the sum of the log-loss once recalibrated, so that it does not matter how far the margins are spread."""
+    line = recalibrate(margin[judged], rows.outcome[judged], rows.weight[judged])
+    log_odds = line.logit(margin[judged])
+    wrong = np.where(rows.outcome[judged] > 0, -log_odds, log_odds)
+    return float(rows.weight[judged] @ np.logaddexp(0.0, wrong))
 
 
-def _threads(rows: Rows) -> int:
-    """Return how many threads grow a single model: on few rows they would wait for each other more than work."""
-    return 1 if len(rows.outcome) < FEW_ROWS else 0
+def _partners(rows: Rows, fold: Ints, fixed: dict[str, object]) -> _Partners:
+    # A thread a fold; BLAS's own would only get in each other's way.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, threadpool_limits(1):
+        fitted = list(pool.map(lambda k: _path(rows.take(fold != k), fixed, RIDGES), range(FOLDS)))
+    margin = np.empty((len(RIDGES), len(fold)))
+    for k, path in enumerate(fitted):
+        margin[:, fold == k] = [partner.margin(rows.matrix[fold == k]) for partner in path]
+    return fitted, margin
 
 
-def _shortened(booster: lgb.Booster, rounds: int) -> lgb.Booster:
-    return lgb.Booster(model_str=booster.model_to_string(num_iteration=rounds))
+def _path(rows: Rows, fixed: dict[str, object], ridges: tuple[float, ...]) -> list[Linear]:
+    direction = fixed["monotone_constraints"]
+    return linear_path(rows.matrix, rows.outcome, rows.weight, direction, ridges)  # type: ignore[arg-type]
+
+
+def _fit(rows: Rows, recipe: Recipe, fixed: dict[str, object]) -> Fitted:
+    """Fit a recipe on rows whose outcome is known."""
+    threads = 1 if len(rows.outcome) < FEW_ROWS else fixed["num_threads"]
+    parameters = {**fixed, **asdict(recipe.trees), "num_threads": threads}
+    booster = lgb.train(parameters, _dataset(rows, parameters), recipe.rounds)
+    return Fitted(_text(booster), _partner(rows, recipe, fixed), recipe.partner)
+
+
+def _partner(rows: Rows, recipe: Recipe, fixed: dict[str, object]) -> Linear | None:
+    return _path(rows, fixed, (recipe.ridge,))[0] if recipe.partner else None
+
+
+def _without_fold(searches: list[_Search], partners: _Partners | None, recipe: Recipe, fold: int) -> Fitted:
+    """Return what was fitted without a fold, as a recipe says."""
+    text = _text(_of(searches, recipe.trees).boosters[fold], recipe.rounds)
+    return _beside(text, recipe, partners, fold)
+
+
+def _beside(text: str, recipe: Recipe, partners: _Partners | None, fold: int) -> Fitted:
+    if not recipe.partner or partners is None:
+        return Fitted(text)
+    return Fitted(text, partners[0][fold][RIDGES.index(recipe.ridge)], recipe.partner)
+
+
+def _with_partners(boosters: tuple[lgb.Booster, ...], recipe: Recipe, partners: _Partners | None) -> list[Fitted]:
+    return [_beside(_text(booster), recipe, partners, fold) for fold, booster in enumerate(boosters)]
+
+
+def _of(searches: list[_Search], trees: Trees) -> _Search:
+    return next(search for search in searches if search.trees == trees)
+
+
+def _out_of_fold(fitted: list[Fitted], rows: Rows, fold: Ints) -> Floats:
+    """Return each row's raw log-odds from what was fitted without its fold."""
+    margin = np.empty(len(fold))
+    for k, each in enumerate(fitted):
+        margin[fold == k] = each.margin(rows.matrix[fold == k])
+    return margin
+
+
+def _text(booster: lgb.Booster, rounds: int = -1) -> str:
+    return str(booster.model_to_string(num_iteration=rounds))

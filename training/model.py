@@ -3,7 +3,8 @@
 A folder of plain files, no pickle:
 
     booster.txt       the trees, in LightGBM's text format
-    folds/0.txt …     the models of the cross-validation folds, which give a score its range
+    partner.json      their linear partner and its share, where they have one
+    folds/0.txt …     the models of the cross-validation folds (0.json their partners), which give a score its range
     model.json        recalibration, features, versions, target, thresholds and fingerprint
     background.json   what the training residents looked like, feature by feature
 """
@@ -25,8 +26,9 @@ from features.cohort import Target
 from features.errors import WeibingError
 from features.profile import Profile
 from training.calibrate import Recalibration, expit
-from training.fit import margins
-from training.shapley import Explainer
+from training.fit import Recipe
+from training.fitted import Fitted
+from training.linear import Linear
 
 Floats = NDArray[np.float64]
 Tier = Literal["low", "moderate", "high", "very high"]
@@ -51,7 +53,7 @@ class Card:
     """What a model says about itself.
 
     `fingerprint` is that of the training data; `synthetic` says that they were simulated, and is shown wherever a
-    figure of the model is.
+    figure of the model is. `recipe` says how it was fitted. `timezone` is the zone whose days its profiles count in.
     """
 
     target: Target
@@ -62,6 +64,8 @@ class Card:
     vocabulary_version: str
     fingerprint: str
     synthetic: bool
+    recipe: Recipe
+    timezone: str
     version: str = "unregistered"
 
 
@@ -70,9 +74,14 @@ class RiskModel:
     """A model of one target: calibrated risks and the reasons for them."""
 
     card: Card
-    booster_text: str
-    fold_texts: tuple[str, ...]
+    whole: Fitted
+    folds: tuple[Fitted, ...]
     background: Mapping[str, Background]
+
+    @property
+    def booster_text(self) -> str:
+        """The trees, in LightGBM's text format."""
+        return self.whole.booster_text
 
     def matrix(self, profiles: pl.DataFrame) -> Floats:
         """Return the model's features of profiles, shape (rows, features), NaN where unknown.
@@ -92,7 +101,7 @@ class RiskModel:
 
     def logit(self, matrix: Floats) -> Floats:
         """Return calibrated log-odds, shape (rows,)."""
-        return self.card.recalibration.logit(margins(self.booster, matrix))
+        return self.card.recalibration.logit(self.whole.margin(matrix))
 
     def probability(self, matrix: Floats) -> Floats:
         """Return calibrated risks, shape (rows,)."""
@@ -103,17 +112,17 @@ class RiskModel:
 
         ``base + contributions.sum(axis=1)`` is :meth:`logit`, within 1e-9.
         """
-        return self.card.recalibration.slope * self.explainer.contributions(matrix)
+        return self.card.recalibration.slope * self.whole.contributions(matrix)
 
     @property
     def base(self) -> float:
         """The calibrated log-odds before anything is known of a resident."""
-        return self.card.recalibration.intercept + self.card.recalibration.slope * self.explainer.base
+        return self.card.recalibration.intercept + self.card.recalibration.slope * self.whole.base
 
     def range(self, matrix: Floats) -> tuple[Floats, Floats]:
         """Return the lowest and highest risk that the fold models, and the model itself, give; each shape (rows,)."""
-        models = [self.booster, *self.folds]
-        risks = np.stack([expit(self.card.recalibration.logit(margins(model, matrix))) for model in models])
+        margins = [fitted.margin(matrix) for fitted in (self.whole, *self.folds)]
+        risks = np.stack([expit(self.card.recalibration.logit(margin)) for margin in margins])
         return risks.min(axis=0), risks.max(axis=0)
 
     def tier(self, probability: float) -> Tier:
@@ -121,25 +130,9 @@ class RiskModel:
         return TIERS[int(np.searchsorted(self.card.target.tiers, probability, side="right"))]
 
     def known_gain(self, matrix: Floats) -> Floats:
-        """Return how much of the model's gain rests on features known of each row, 0 to 1, shape (rows,)."""
-        gain = self.booster.feature_importance("gain")
-        total = gain.sum()
-        return (~np.isnan(matrix) @ gain) / total if total > 0 else np.ones(len(matrix))
-
-    @cached_property
-    def booster(self) -> lgb.Booster:
-        """The trees."""
-        return lgb.Booster(model_str=self.booster_text)
-
-    @cached_property
-    def folds(self) -> tuple[lgb.Booster, ...]:
-        """The models of the cross-validation folds."""
-        return tuple(lgb.Booster(model_str=text) for text in self.fold_texts)
-
-    @cached_property
-    def explainer(self) -> Explainer:
-        """What explains the rows."""
-        return Explainer(self.booster)
+        """Return how much of what the model rests on is known of each row, 0 to 1, shape (rows,)."""
+        importance = self.whole.importance
+        return np.asarray(~np.isnan(matrix) @ importance) if importance.any() else np.ones(len(matrix))
 
     def by_concept(self, contributions: Floats) -> tuple[list[str], Floats]:
         """Sum contributions over the features of each concept.
@@ -177,9 +170,9 @@ class RiskModel:
     def save(self, folder: Path) -> None:
         """Write the model's files into a folder."""
         (folder / "folds").mkdir(parents=True, exist_ok=True)
-        (folder / "booster.txt").write_text(self.booster_text, encoding="utf-8")
-        for number, text in enumerate(self.fold_texts):
-            (folder / "folds" / f"{number}.txt").write_text(text, encoding="utf-8")
+        _write_fitted(self.whole, folder / "booster.txt", folder / "partner.json")
+        for number, fitted in enumerate(self.folds):
+            _write_fitted(fitted, folder / "folds" / f"{number}.txt", folder / "folds" / f"{number}.json")
         _write(folder / "model.json", asdict(self.card))
         _write(folder / "background.json", {name: asdict(of) for name, of in self.background.items()})
 
@@ -197,8 +190,10 @@ class RiskModel:
             background = TypeAdapter(dict[str, Background]).validate_json(
                 (folder / "background.json").read_text(encoding="utf-8")
             )
-            texts = [path.read_text(encoding="utf-8") for path in sorted((folder / "folds").glob("*.txt"))]
-            model = cls(card, (folder / "booster.txt").read_text(encoding="utf-8"), tuple(texts), background)
+            folds = [_read_fitted(path, path.with_suffix(".json")) for path in sorted((folder / "folds").glob("*.txt"))]
+            whole = _read_fitted(folder / "booster.txt", folder / "partner.json")
+            _require_partners(card.recipe.partner, [whole, *folds])
+            model = cls(card, whole, tuple(folds), background)
             model.check(np.full((1, len(card.features)), np.nan))
         except (OSError, ValueError, lgb.basic.LightGBMError) as error:
             raise WeibingError(f"The model in {folder} cannot be loaded: {error}.") from error
@@ -223,6 +218,25 @@ def background_of(features: tuple[str, ...], matrix: Floats | NDArray[np.float32
         deciles = np.quantile(known, np.linspace(0, 1, 11)) if len(known) else []
         described[name] = Background(len(known) / max(len(column), 1), tuple(float(q) for q in deciles))
     return described
+
+
+def _write_fitted(fitted: Fitted, trees: Path, partner: Path) -> None:
+    trees.write_text(fitted.booster_text, encoding="utf-8")
+    if fitted.partner is not None:
+        _write(partner, {"share": fitted.share, **fitted.partner.as_dict()})
+
+
+def _require_partners(share: float, fitted: list[Fitted]) -> None:
+    if any(each.share != share for each in fitted):
+        raise ValueError(f"the linear partner's share should be {share:g} everywhere, and a file of it is missing")
+
+
+def _read_fitted(trees: Path, partner: Path) -> Fitted:
+    text = trees.read_text(encoding="utf-8")
+    if not partner.exists():
+        return Fitted(text)
+    told = json.loads(partner.read_text(encoding="utf-8"))
+    return Fitted(text, Linear.from_dict(told), float(told["share"]))
 
 
 def _write(path: Path, content: object) -> None:

@@ -3,7 +3,7 @@
 Figures are made without pyplot, so that nothing is left open and no window system is asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,14 +19,14 @@ from features.profile import PROFILE
 from features.vocabulary import builtin
 from training.fit import Rows
 from training.train import Trained
-from training.validate import CalibrationCurve, calibration_curve, roc_curve
+from training.validate import CalibrationCurve, DecisionCurve, Estimate, calibration_curve, roc_curve
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SIZE_INCHES = (6.0, 5.0)
 DOTS_PER_INCH = 150
-MODEL, REFERENCE, WARNING = "#1f5fa8", "#8a8a8a", "#b3261e"
+MODEL, REFERENCE, WARNING, INK = "#1f5fa8", "#8a8a8a", "#b3261e", "#1f2933"
 
 PER_CENT = "\N{NO-BREAK SPACE}%"
 UNITS_IN_WORDS = {"h": "hours", "d": "days", "w": "weeks", "mo": "months", "y": "years"}
@@ -40,15 +40,17 @@ NO_VARIANCE = 1e-15
 
 
 def draw_all(trained: Trained, folder: Path) -> None:
-    """Write `roc.png`, `calibration.png` and `beeswarm.png` into a folder."""
+    """Write every picture that the run has evidence for into a folder, each by its name as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("roc", roc), ("calibration", calibration), ("beeswarm", beeswarm)):
-        draw(trained).savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
+    for name, draw in PICTURES.items():
+        figure = draw(trained)
+        if figure is not None:
+            figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
 
 
 def roc(trained: Trained) -> Figure:
     """Draw the receiver operating characteristic of the out-of-fold risks."""
-    rows, risk = trained.evidence.rows, trained.evidence.grown.risk
+    rows, risk = _known(trained)
     curve = roc_curve(rows.outcome, risk, rows.weight)
     figure = _figure(trained)
     axes = figure.add_subplot()
@@ -61,20 +63,23 @@ def roc(trained: Trained) -> Figure:
 
 
 def calibration(trained: Trained) -> Figure:
-    """Draw observed against predicted risk, out of fold, above the distribution of the risks."""
-    rows, risk = trained.evidence.rows, trained.evidence.grown.risk
+    """Draw observed against predicted risk, out of fold: a smooth curve, and groups; below, which risks there are."""
+    rows, risk = _known(trained)
     curve = calibration_curve(rows.outcome, risk, rows.weight, GROUPS)
     lower, upper = observed_interval(curve, rows, risk)
     end = min(1.0, 1.04 * max(float(upper.max()), float(np.quantile(risk, 0.999))))
     figure = _figure(trained)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
     above.plot([0, end], [0, end], color=REFERENCE, linewidth=1, linestyle="--", label="perfect")
+    smooth = trained.evidence.calibration
+    above.plot(smooth.risk, smooth.observed, color=MODEL, linewidth=2, label="smooth, 95 % interval")
+    above.fill_between(smooth.risk, smooth.lower, smooth.upper, color=MODEL, alpha=0.18, linewidth=0)
     above.errorbar(
         curve.risk,
         curve.observed,
         yerr=(curve.observed - lower, upper - curve.observed),
         fmt="o",
-        color=MODEL,
+        color=INK,
         markersize=5,
         capsize=2,
         label=f"{len(curve.risk)} groups of rising risk, 95 % interval",
@@ -92,7 +97,7 @@ def calibration(trained: Trained) -> Figure:
 
 def beeswarm(trained: Trained, seed: int = 0) -> Figure:
     """Draw each feature's contributions to the log-odds of a sample of rows, the strongest features first."""
-    model, matrix = trained.model, trained.evidence.rows.matrix
+    model, matrix = trained.model, _known(trained)[0].matrix
     shown = np.random.default_rng(seed).permutation(len(matrix))[:MOST_ROWS_SHOWN]
     sample = matrix[shown].astype(np.float64)
     explained = shap.Explanation(
@@ -114,6 +119,45 @@ def beeswarm(trained: Trained, seed: int = 0) -> Figure:
     bar.set_label("value of the feature (grey: unknown)", fontsize=8, labelpad=-12)
     bar.outline.set_visible(False)
     return figure
+
+
+def decision(trained: Trained) -> Figure:
+    """Draw the net benefit of the model and its rivals by threshold, beside that of treating all and none."""
+    curve, rivals = trained.evidence.decision, trained.evidence.rivals
+    titles = {rival.name: rival.title_en for rival in rivals}
+    figure = _figure(trained)
+    axes = figure.add_subplot()
+    for name, benefit in curve.net_benefit.items():
+        own = name not in titles
+        style = {"color": MODEL, "linewidth": 2.2} if own else {"linewidth": 1.2}
+        axes.plot(curve.thresholds, benefit, label=titles.get(name, "model"), zorder=3 if own else 2, **style)
+    axes.plot(curve.thresholds, curve.treat_all, color=REFERENCE, linewidth=1, linestyle=":", label="treat all")
+    axes.axhline(0, color=INK, linewidth=1, label="treat none")
+    for tier in trained.model.card.target.tiers:
+        axes.axvline(tier, color=REFERENCE, linewidth=0.6, linestyle="--")
+    axes.set(xlabel="threshold probability", ylabel="net benefit", ylim=_benefits(curve))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0, PER_CENT))
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def subgroups(trained: Trained) -> Figure | None:
+    """Draw the AUROC of every subgroup that is large enough, or nothing where none is."""
+    lines = [
+        (f"{each.grouping.replace('_', ' ')}: {each.value}", each.metrics["auroc"])
+        for each in trained.evidence.subgroups
+        if each.metrics is not None and np.isfinite(each.metrics["auroc"].estimate)
+    ]
+    return _dots(trained, lines) if lines else None
+
+
+def clusters(trained: Trained) -> Figure | None:
+    """Draw the AUROC of every cluster that was left out, and of all together, or nothing where none was."""
+    found = trained.evidence.clusters
+    if isinstance(found, str):
+        return None
+    lines = [(one.value, one.auroc) for one in found.each]
+    return _dots(trained, [*lines, ("pooled (random effects)", found.auroc.mean)])
 
 
 def label_of(feature: str) -> str:
@@ -164,6 +208,33 @@ def _independent_rows(curve: CalibrationCurve, group: Ints, rows: Rows) -> Float
     return np.divide(curve.observed * (1 - curve.observed), variance, out=by_weight, where=variance > NO_VARIANCE)
 
 
+def _known(trained: Trained) -> tuple[Rows, Floats]:
+    """Return the rows with a known outcome, and their out-of-fold risks."""
+    rows = trained.evidence.rows
+    return rows.take(rows.known), trained.evidence.grown.risk[rows.known]
+
+
+def _benefits(curve: DecisionCurve) -> tuple[float, float]:
+    """Return what of the net benefits is worth seeing: what lies far below treating none is not."""
+    highest = max(float(np.nanmax(benefit)) for benefit in (*curve.net_benefit.values(), curve.treat_all))
+    return -0.25 * highest, 1.08 * highest
+
+
+def _dots(trained: Trained, lines: list[tuple[str, Estimate]]) -> Figure:
+    """Draw the AUROC on each line with its interval, and where that of all residents lies."""
+    figure = _figure(trained)
+    axes = figure.add_subplot()
+    figures = [estimate for _, estimate in lines]
+    middle = np.array([estimate.estimate for estimate in figures])
+    ends = np.array([[middle[i] - each.lower, each.upper - middle[i]] for i, each in enumerate(figures)]).T
+    axes.errorbar(middle, range(len(lines)), xerr=np.nan_to_num(ends).clip(0), fmt="o", color=MODEL, markersize=4)
+    axes.axvline(trained.evidence.validation.metrics["auroc"].estimate, color=REFERENCE, linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(lines)), [label for label, _ in lines], fontsize=max(4, min(8, 220 / len(lines))))
+    axes.invert_yaxis()
+    axes.set_xlabel("AUROC, 95 % interval; dashes: all residents")
+    return figure
+
+
 def _figure(trained: Trained) -> Figure:
     """Return an empty figure with the title, and the warning where the records were simulated."""
     card, validation = trained.model.card, trained.evidence.validation
@@ -211,3 +282,14 @@ def _distribution(axes: Axes, outcome: Floats, risk: Floats, end: float) -> None
     )
     axes.set(xlabel="predicted risk", ylabel="rows")
     axes.legend(frameon=False, fontsize=8)
+
+
+# Each by the name of its file.
+PICTURES: dict[str, Callable[[Trained], Figure | None]] = {
+    "roc": roc,
+    "calibration": calibration,
+    "decision": decision,
+    "beeswarm": beeswarm,
+    "subgroups": subgroups,
+    "clusters": clusters,
+}

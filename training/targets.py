@@ -14,6 +14,9 @@ A file's table named like a built-in target changes only the keys that it gives;
     index = { every = "1y", start = "2015-01-01" }
     increasing = ["age", "hba1c", "sbp"]
     tiers = [0.05, 0.1, 0.2]
+    comparators = ["ckd_pc_decline_3y", "kdigo"]
+
+`comparators` names the published scores to measure beside the model (docs/comparators.md lists them).
 """
 
 import re
@@ -31,6 +34,7 @@ from features.cohort import IndexTimes, Limit, Target, calendar_steps
 from features.errors import WeibingError, did_you_mean
 from features.times import DAY, instant, length
 from features.vocabulary import Vocabulary, builtin
+from training.comparators.registry import comparator_named, names_for
 
 YEARLY = IndexTimes(every="1y")
 
@@ -46,6 +50,7 @@ HYPERTENSION = Target(
     increasing=("age", "sbp", "dbp", "bmi", "family_history_hypertension"),
     tiers=(0.05, 0.10, 0.20),
     tiers_source="Parikh et al., Ann Intern Med 2008;148:102-110 (5, 10 %); 20 % is twice that",
+    comparators=names_for("hypertension"),
 )
 
 DIABETES_COMPLICATION = Target(
@@ -60,6 +65,7 @@ DIABETES_COMPLICATION = Target(
     increasing=("age", "hba1c", "sbp", "uacr"),
     tiers=(0.05, 0.10, 0.20),
     tiers_source="bands of the WHO 2019 cardiovascular charts (5, 10, 20 %), taken over for this outcome",
+    comparators=names_for("diabetes_complication"),
 )
 
 FALL = Target(
@@ -75,6 +81,7 @@ FALL = Target(
     decreasing=("grip_strength",),
     tiers=(0.10, 0.20, 0.40),
     tiers_source="no published bands; 17 % is the yearly rate of people of 65 and over in the country (CLSURE 2010)",
+    comparators=names_for("fall"),
 )
 
 TARGETS = {target.name: target for target in (HYPERTENSION, DIABETES_COMPLICATION, FALL)}
@@ -183,6 +190,8 @@ def _check(target: Target, vocabulary: Vocabulary) -> None:
         raise WeibingError("name it with letters, digits, _ and - alone.")
     for concept in target.concepts:
         vocabulary.concept(concept)
+    for name in target.comparators:
+        comparator_named(name)
     _check_index(target.index)
     if length(target.horizon) < DAY:
         raise WeibingError(f"horizon must be a day or longer, not {target.horizon}.")

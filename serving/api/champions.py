@@ -82,6 +82,8 @@ class Champions:
         """
         registry = Registry(self.settings.mlruns)
         versions = registry.versions()
+        for target in registry.without_champion():
+            self._tell(f"{target} has models but no champion: it is not served. See: weibing promote --help")
         if not versions and self.scorer:
             self._tell("No model in the registry is a champion; what is loaded keeps serving.")
             return

@@ -96,6 +96,16 @@ def test_the_outcome_is_found_by_what_its_code_means(followed):
     assert followed(history) == [("outcome", 30)]
 
 
+def test_an_outcome_at_any_time_of_day_is_counted_by_what_it_was_found_by(cohort_of):
+    # The times of day are such that days as a fraction are not exact.
+    days = [
+        (number, f"2015-0{number}-11T0{number}:17:{13 + 5 * number}.{100003 * number:06}") for number in range(1, 10)
+    ]
+    lines = [f"{who} | 2014-03-01 | outpatient_visit \n {who} | {day} | stroke" for who, day in days]
+    found = cohort_of("subject_id | time | code \n" + "\n".join(lines) + "\n 10 | 2018-01-01 | outpatient_visit")
+    assert found.found_by == {"stroke": 9}
+
+
 def test_an_outcome_at_the_index_time_counts(followed):
     history = "time | code \n 2014-03-01 | outpatient_visit \n 2015-01-01 | stroke"
     assert followed(history) == [("outcome", 0)]

@@ -288,6 +288,8 @@ def test_the_frailty_table_has_36_deficits():
         ("bmi", "2020-01-01 | weight | 64\n2020-01-01 | height | 160", [25.0]),
         ("family_history_hypertension", " | hypertension_in_father |\n | hypertension_in_mother |", [2]),
         ("family_history_hypertension", " | hypertension_in_mother |", [1]),
+        ("family_history_hypertension", " | hypertension_in_father | 0\n | hypertension_in_mother |", [1]),
+        ("family_history_hypertension", "2020-01-01 | hypertension_in_father | 0", [0]),
     ],
 )
 def test_a_derived_value(concept, history, expected):

@@ -76,7 +76,7 @@ class Findings:
             found["glucose_controlled"] = float(value["glucose_fasting"] < 7.0)
         parents = ("hypertension_in_father", "hypertension_in_mother")
         if any(parent in value for parent in parents):
-            ill = [parent for parent in parents if any(f.concept == parent for f in self.so_far)]
+            ill = [parent for parent in parents if self.last_yes(parent)]
             found["family_history_hypertension"] = float(len(ill))
         return [(name, float32(it)) for name, it in found.items() if self.usable(name, float32(it))]
 
@@ -84,6 +84,12 @@ class Findings:
         """The mean value of a concept at the last moment at which it has one."""
         found = [fact for fact in self.so_far if fact.concept == concept]
         return mean([f.value for f in found if f.time == found[-1].time]) if found else None
+
+    def last_yes(self, concept: str) -> bool:
+        """Whether the concept was last told with a yes: without a value, or with one above a half."""
+        found = [fact for fact in self.so_far if fact.concept == concept]
+        values = [1.0 if f.value is None else f.value for f in found if f.time == found[-1].time]
+        return bool(found) and mean(values) > 0.5
 
     def find(self, moment: int | None) -> None:
         """Add the phenotypes that are satisfied at a moment and were not before."""

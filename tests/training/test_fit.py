@@ -1,5 +1,7 @@
 """How trees are grown: folds by person, features that can teach, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,18 +59,34 @@ def test_a_feature_that_is_only_sometimes_known_can_teach():
     assert kept == ("sbp_latest",)
 
 
+def test_a_feature_that_repeats_an_earlier_one_is_left_out():
+    nan = np.nan
+    matrix = np.array([[120, 120, 121], [nan, nan, nan], [140, 140, 140]], np.float32)
+    kept, dropped = usable_features(["sbp_latest", "sbp_max", "bmi_latest"], matrix, TARGET, ENGINE)
+    assert kept == ("sbp_latest", "bmi_latest")
+    assert dropped == {"sbp_max": "the same as sbp_latest in every row"}
+
+
+def test_a_target_may_name_its_predictors():
+    matrix = np.array([[120, 24], [140, 30]], np.float32)
+    asked = replace(TARGET, predictors=("bmi",))
+    kept, dropped = usable_features(["sbp_latest", "bmi_latest"], matrix, asked, ENGINE)
+    assert kept == ("bmi_latest",)
+    assert dropped == {"sbp_latest": "not among the target's predictors"}
+
+
 def test_constraints_follow_the_concepts_that_the_target_declares():
     names = ("sbp_latest", "sbp_max", "sbp_count", "hdl_latest", "fall_count", "bmi_latest")
     assert monotone(names, TARGET, ENGINE) == [1, 1, 0, -1, 1, 0]
 
 
-def test_risks_of_a_fold_come_from_trees_that_did_not_see_it():
+def test_risks_of_a_fold_come_from_a_fit_that_did_not_see_it():
     outcome = np.tile([0, 0, 0, 1], 150)
     rows = rows_of(outcome)
     grown = grow(rows, TARGET, ENGINE)
-    for fold, booster in enumerate(grown.folds):
+    for fold, fitted in enumerate(grown.folds):
         test = grown.fold == fold
-        alone = booster.predict(rows.matrix[test], raw_score=True)
+        alone = fitted.margin(rows.matrix[test])
         # Rounds of a fold are chosen on the others, so a fold's own model may be a little shorter or longer.
         assert np.corrcoef(alone, grown.margin[test])[0, 1] > 0.98
     assert grown.risk.mean() == pytest.approx(0.25, abs=0.02)

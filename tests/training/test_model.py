@@ -93,8 +93,8 @@ def test_the_background_describes_what_is_known():
 
 def test_a_model_whose_reasons_do_not_add_up_does_not_pass_its_check(small_trained, profiles):
     model = small_trained.model
-    broken = dataclasses.replace(model)
-    vars(broken)["explainer"] = Explaining(model)
+    broken = dataclasses.replace(model, whole=dataclasses.replace(model.whole))
+    vars(broken.whole)["explainer"] = Explaining(model)
     with pytest.raises(ValueError, match="miss its log-odds"):
         broken.check(model.matrix(profiles)[:5])
 
@@ -103,8 +103,8 @@ class Explaining:
     """An explainer that loses a little of the first feature."""
 
     def __init__(self, model: RiskModel) -> None:
-        self.base = model.explainer.base
-        self._sound = model.explainer
+        self.base = model.whole.explainer.base
+        self._sound = model.whole.explainer
 
     def contributions(self, matrix: np.ndarray) -> np.ndarray:
         told = self._sound.contributions(matrix)

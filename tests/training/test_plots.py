@@ -11,15 +11,32 @@ from matplotlib.image import imread
 
 from features.cohort import Target
 from training.fit import Rows
-from training.plots import beeswarm, calibration, draw_all, label_of, observed_interval, roc
+from training.plots import (
+    beeswarm,
+    calibration,
+    clusters,
+    decision,
+    draw_all,
+    label_of,
+    observed_interval,
+    roc,
+    subgroups,
+)
 from training.train import Trained
 from training.validate import calibration_curve, calibration_line
 
-PLOTS = pytest.mark.parametrize("draw", [roc, calibration, beeswarm], ids=["roc", "calibration", "beeswarm"])
+DRAWN = (roc, calibration, decision, beeswarm, subgroups)
+PLOTS = pytest.mark.parametrize("draw", DRAWN, ids=[draw.__name__ for draw in DRAWN])
 
 
 def with_card(trained: Trained, **changes: object) -> Trained:
     return replace(trained, model=replace(trained.model, card=replace(trained.model.card, **changes)))
+
+
+def known(trained: Trained) -> tuple[Rows, np.ndarray]:
+    """The rows with a known outcome, and their risks."""
+    rows = trained.evidence.rows
+    return rows.take(rows.known), trained.evidence.grown.risk[rows.known]
 
 
 def words(figure: Figure) -> list[str]:
@@ -38,10 +55,11 @@ def rows_of(table: str) -> tuple[Rows, np.ndarray]:
     return Rows((), np.empty((len(risk), 0), np.float32), outcome, weight, person.astype(np.int64)), risk
 
 
-def test_three_pictures_are_written_at_six_by_five_inches(small_trained, tmp_path):
+def test_every_picture_is_written_at_six_by_five_inches(small_trained, tmp_path):
     draw_all(small_trained, tmp_path / "plots")
     shapes = {path.name: imread(path).shape[:2] for path in (tmp_path / "plots").iterdir()}
-    assert shapes == dict.fromkeys(("roc.png", "calibration.png", "beeswarm.png"), (5 * 150, 6 * 150))
+    # The small store has no townships, and so no clusters to leave out.
+    assert shapes == dict.fromkeys((f"{draw.__name__}.png" for draw in DRAWN), (5 * 150, 6 * 150))
 
 
 @PLOTS
@@ -81,7 +99,7 @@ def test_the_area_under_the_curve_drawn_is_the_auroc(small_trained):
 
 
 def test_calibration_draws_ten_groups_and_says_slope_and_observed_to_expected(small_trained):
-    rows, risk = small_trained.evidence.rows, small_trained.evidence.grown.risk
+    rows, risk = known(small_trained)
     above, _ = calibration(small_trained).axes
     points = above.containers[0].lines[0]
     curve = calibration_curve(rows.outcome, risk, rows.weight, 10)
@@ -94,8 +112,8 @@ def test_calibration_draws_ten_groups_and_says_slope_and_observed_to_expected(sm
 
 def test_the_distribution_counts_every_row_by_its_outcome(small_trained):
     evidence = small_trained.evidence
-    outcome, risk = evidence.rows.outcome, evidence.grown.risk / 10
-    risk[0] = 0.99  # beyond the end of the axis
+    outcome, risk = known(small_trained)[0].outcome, evidence.grown.risk / 10
+    risk[np.flatnonzero(evidence.rows.known)[0]] = 0.99  # beyond the end of the axis
     drawn = replace(small_trained, evidence=replace(evidence, grown=replace(evidence.grown, risk=risk)))
     _, below = calibration(drawn).axes
     with_outcome, without = ([bar.get_height() for bar in bars] for bars in below.containers)
@@ -130,7 +148,7 @@ def test_a_group_without_outcomes_has_an_interval_all_the_same():
 
 
 def test_the_beeswarm_names_the_strongest_features_in_plain_english(small_trained):
-    model, rows = small_trained.model, small_trained.evidence.rows
+    model, (rows, _) = small_trained.model, known(small_trained)
     strength = np.abs(model.contributions(rows.matrix.astype(float))).mean(axis=0)
     strongest = [label_of(model.card.features[place]) for place in np.argsort(-strength)[:5]]
     axes = beeswarm(small_trained).axes[0]
@@ -149,3 +167,22 @@ def test_the_beeswarm_names_the_strongest_features_in_plain_english(small_traine
 )
 def test_a_feature_is_named_as_one_says_it(feature, label):
     assert label_of(feature) == label
+
+
+def test_the_decision_curve_draws_the_model_its_rivals_treat_all_and_treat_none(small_trained):
+    curve, axes = small_trained.evidence.decision, decision(small_trained).axes[0]
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert set(lines) >= {"model", "Logistic regression with splines", "treat all", "treat none"}
+    assert np.array_equal(lines["model"].get_ydata(), curve.net_benefit["model"])
+    assert np.array_equal(lines["treat all"].get_ydata(), curve.treat_all)
+
+
+def test_a_subgroup_stands_where_its_auroc_is(small_trained):
+    measured = [each.metrics["auroc"] for each in small_trained.evidence.subgroups if each.metrics]
+    drawn = subgroups(small_trained).axes[0].containers[0].lines[0].get_xdata()
+    assert list(drawn) == [each.estimate for each in measured if np.isfinite(each.estimate)]
+
+
+def test_without_clusters_there_is_no_picture_of_them(small_trained):
+    without = replace(small_trained, evidence=replace(small_trained.evidence, clusters="There is one township."))
+    assert clusters(without) is None

@@ -124,6 +124,17 @@ def test_a_file_changes_only_the_keys_that_it_gives(written):
     assert targets == {"hypertension": dataclasses.replace(HYPERTENSION, horizon="5y", age=(30.0, 80.0))}
 
 
+def test_a_file_may_name_the_published_scores_beside_its_target(written):
+    declared = written(KIDNEY + '    comparators = ["kdigo", "ckd_pc_decline_3y"]')
+    assert target_named("kidney", declared).comparators == ("kdigo", "ckd_pc_decline_3y")
+    assert target_named("kidney", written(KIDNEY)).comparators == ()
+
+
+def test_a_published_score_that_there_is_not_is_refused_with_the_nearest_name(written):
+    with pytest.raises(WeibingError, match=r'There is no published score "kdigoo"\. Did you mean "kdigo"\?'):
+        read_targets(written(KIDNEY + '    comparators = ["kdigoo"]'))
+
+
 def test_a_file_s_index_times_take_the_place_of_the_built_in_ones(written):
     targets = read_targets(written('[fall]\nindex = { first = ["examination", "diabetes"], offset = "1d" }\n'))
     assert targets["fall"].index == IndexTimes(first=("examination", "diabetes"), offset="1d")

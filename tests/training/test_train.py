@@ -1,5 +1,6 @@
 """A whole training run, on the small county and on one whose true risks are known."""
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import numpy as np
@@ -12,6 +13,7 @@ from features.errors import WeibingError
 from features.events import EventStore
 from features.sources.county import simulate
 from training import report
+from training.calibrate import Recalibration
 from training.evaluate import evaluate
 from training.targets import FALL
 from training.train import temporal_split, train
@@ -97,15 +99,30 @@ def test_lines_name_what_a_reader_looks_for_first(fall):
 
 
 def test_figures_are_out_of_fold_and_not_of_the_model_on_its_own_rows(county, fall):
-    flattered = evaluate(county, fall.model, ENGINE).metrics["auroc"].estimate
+    flattered = evaluate(county, fall.model, ENGINE).raw.metrics["auroc"].estimate
     assert flattered > fall.evidence.validation.metrics["auroc"].estimate
 
 
 def test_a_model_is_measured_on_another_county(tmp_path, fall):
     simulate(tmp_path / "other", residents=2_000, years=5, seed=8, end=date(2024, 1, 1))
-    found = evaluate(EventStore.open(tmp_path / "other"), fall.model, ENGINE)
+    found = evaluate(EventStore.open(tmp_path / "other"), fall.model, ENGINE).raw
     assert found.metrics["auroc"].estimate == pytest.approx(fall.evidence.validation.metrics["auroc"].estimate, abs=0.1)
     assert found.metrics["observed_to_expected"].estimate == pytest.approx(1, abs=0.25)
+
+
+def test_a_model_is_recalibrated_on_the_other_residents_of_a_place(fall, county):
+    doubled = replace(fall.model, card=replace(fall.model.card, recalibration=Recalibration(0.5, 2.0)))
+    found = evaluate(county, doubled, ENGINE)
+    assert found.raw.metrics["calibration_slope"].estimate < 0.8
+    assert found.recalibrated.metrics["calibration_slope"].estimate == pytest.approx(1, abs=0.05)
+    assert found.recalibrated.metrics["observed_to_expected"].estimate == pytest.approx(1, abs=0.05)
+    assert found.recalibrated.metrics["auroc"].estimate == pytest.approx(found.raw.metrics["auroc"].estimate, abs=0.01)
+
+
+def test_a_model_measured_on_the_rows_that_it_was_trained_on_is_said_to_be(county, fall, small_store, small_trained):
+    assert evaluate(county, fall.model, ENGINE).same_records
+    fewer = replace(small_trained.model.card.target, age=(40, float("inf")))
+    assert not evaluate(small_store, small_trained.model, ENGINE, fewer).same_records
 
 
 def test_nobody_at_risk_is_said_with_the_reasons(county):

@@ -2,27 +2,27 @@
 
 import json
 import os
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 from sklearn import metrics as sk
-from sklearn.linear_model import LogisticRegression
 
-from training.calibrate import expit, logit
+from training.calibrate import expit
 from training.validate import (
     METRICS,
+    TOP_PERCENT,
     Estimate,
     auroc,
     average_precision,
     brier,
-    calibration_curve,
+    calibration_distance,
     calibration_line,
+    net_benefit,
     observed_to_expected,
-    paired_difference,
     roc_curve,
     scaled_brier,
+    top_share,
     validate,
 )
 
@@ -51,113 +51,20 @@ def without_person(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: columns[name] for name in ("outcome", "risk", "weight")}
 
 
-TIED = columns_of(
-    """
-    outcome | risk | weight
-    1       | 0.9  | 1
-    0       | 0.5  | 2
-    1       | 0.5  | 3
-    0       | 0.1  | 4
-    """
-)
+MEASURES = [
+    auroc,
+    average_precision,
+    brier,
+    scaled_brier,
+    calibration_line,
+    observed_to_expected,
+    calibration_distance,
+    partial(top_share, share=0.1),
+    partial(net_benefit, threshold=0.2),
+]
 
 
-def test_auroc_is_the_weighted_share_of_pairs_ranked_right_and_a_tie_counts_half():
-    right = 1 * 2 + 1 * 4 + 3 * 4 + (3 * 2) / 2
-    assert auroc(**TIED) == pytest.approx(right / ((1 + 3) * (2 + 4)))
-
-
-def test_average_precision_takes_equal_risks_as_one_threshold():
-    assert average_precision(**TIED) == pytest.approx(1 / 4 * 1 + 3 / 4 * (1 + 3) / (1 + 2 + 3))
-
-
-def test_brier_and_its_scaled_form_by_hand():
-    score = (1 * 0.1**2 + 2 * 0.5**2 + 3 * 0.5**2 + 4 * 0.1**2) / 10
-    assert brier(**TIED) == pytest.approx(score)
-    assert scaled_brier(**TIED) == pytest.approx(1 - score / (0.4 * 0.6))
-
-
-def test_observed_to_expected_by_hand():
-    assert observed_to_expected(**TIED) == pytest.approx((1 + 3) / (0.9 * 1 + 0.5 * 2 + 0.5 * 3 + 0.1 * 4))
-
-
-def test_the_prevalence_for_all_scores_zero_and_the_truth_one():
-    outcome, weight = np.array([0.0, 0, 0, 1]), np.ones(4)
-    assert scaled_brier(outcome, np.full(4, 0.25), weight) == pytest.approx(0)
-    assert scaled_brier(outcome, outcome, weight) == 1
-
-
-@pytest.mark.parametrize("levels", [0, 2, 20])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_discrimination_and_brier_are_those_of_scikit_learn(seed, levels):
-    rows = without_person(rows_of(seed, 700, levels=levels))
-    theirs = (rows["outcome"], rows["risk"])
-    assert auroc(**rows) == pytest.approx(sk.roc_auc_score(*theirs, sample_weight=rows["weight"]), abs=1e-12)
-    assert average_precision(**rows) == pytest.approx(
-        sk.average_precision_score(*theirs, sample_weight=rows["weight"]), abs=1e-12
-    )
-    assert brier(**rows) == pytest.approx(sk.brier_score_loss(*theirs, sample_weight=rows["weight"]), abs=1e-12)
-
-
-@pytest.mark.parametrize("levels", [0, 3])
-def test_the_roc_curve_is_that_of_scikit_learn(levels):
-    rows = without_person(rows_of(3, 400, levels=levels))
-    curve = roc_curve(**rows)
-    kept = rows["weight"] > 0
-    wrong, found, _ = sk.roc_curve(
-        rows["outcome"][kept], rows["risk"][kept], sample_weight=rows["weight"][kept], drop_intermediate=False
-    )
-    assert curve.false_positive_rate == pytest.approx(wrong)
-    assert curve.true_positive_rate == pytest.approx(found)
-    assert np.trapezoid(curve.true_positive_rate, curve.false_positive_rate) == pytest.approx(auroc(**rows))
-
-
-def test_the_calibration_slope_is_that_of_an_unpenalised_logistic_regression():
-    rows = without_person(rows_of(4, 900))
-    theirs = LogisticRegression(C=np.inf, tol=1e-12, solver="newton-cholesky")
-    theirs.fit(logit(rows["risk"])[:, None], rows["outcome"], sample_weight=rows["weight"])
-    assert calibration_line(**rows).slope == pytest.approx(theirs.coef_[0, 0], abs=1e-9)
-
-
-def test_the_calibration_intercept_holds_the_slope_at_one():
-    rows = without_person(rows_of(5, 900))
-    log_odds = logit(rows["risk"])
-
-    def loss(intercept: np.ndarray) -> float:
-        shifted = intercept[0] + log_odds
-        return rows["weight"] @ (np.logaddexp(0, shifted) - rows["outcome"] * shifted)
-
-    theirs = minimize(loss, [0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).x[0]
-    assert calibration_line(**rows).intercept == pytest.approx(theirs, abs=1e-7)
-
-
-def test_risks_that_are_twice_too_extreme_and_then_too_low_are_told_apart():
-    rng = np.random.default_rng(6)
-    log_odds = rng.normal(-1, 1, 100_000)
-    outcome, weight = (rng.random(100_000) < expit(log_odds)).astype(float), np.ones(100_000)
-    assert calibration_line(outcome, expit(2 * log_odds), weight).slope == pytest.approx(0.5, abs=0.02)
-    low = calibration_line(outcome, expit(log_odds - 0.7), weight)
-    assert (low.intercept, low.slope) == pytest.approx((0.7, 1.0), abs=0.03)
-
-
-def test_a_risk_of_zero_or_one_has_a_calibration_line_too():
-    outcome, risk = np.array([0.0, 1, 0, 1, 0]), np.array([0.0, 1, 0.4, 0.4, 1])
-    assert np.isfinite(calibration_line(outcome, risk, np.ones(5)).slope)
-
-
-@pytest.mark.parametrize("risk", [0.003, 0.137, 0.6, 0.99])
-def test_one_risk_for_all_has_no_slope_even_where_rounding_makes_one_up(risk):
-    rows = without_person(rows_of(23, 500)) | {"risk": np.full(500, risk)}
-    with pytest.raises(ValueError, match="slope is not defined"):
-        calibration_line(**rows)
-
-
-def test_risks_that_rank_backwards_have_a_negative_slope():
-    outcome, risk = np.array([1.0, 0, 1, 0]), np.array([0.1, 0.2, 0.3, 0.4])
-    assert calibration_line(outcome, risk, np.ones(4)).slope < 0
-
-
-@pytest.mark.parametrize("measure", [auroc, average_precision, brier, scaled_brier, observed_to_expected])
+@pytest.mark.parametrize("measure", MEASURES)
 def test_a_row_of_weight_zero_is_not_looked_at(measure):
     rows = without_person(rows_of(7, 200, lost=0))
     unknown = {"outcome": np.nan, "risk": 0.99, "weight": 0.0}
@@ -176,6 +83,7 @@ def test_a_row_of_weight_zero_is_not_looked_at(measure):
         (calibration_line, [0, 1], [0.1, 0.1], "The calibration slope"),
         (calibration_line, [0, 1], [0.1, 0.2], "The calibration slope"),
         (observed_to_expected, [0, 1], [0.0, 0.0], "Observed to expected"),
+        (calibration_distance, [0, 0], [0.1, 0.2], "The integrated calibration index"),
     ],
 )
 def test_what_is_not_defined_is_refused_by_name(measure, outcome, risk, name):
@@ -204,9 +112,11 @@ def test_validate_counts_what_has_weight_and_estimates_what_the_functions_do():
     rows = rows_of(8, 600)
     found, kept, bare = validate(**rows, replicates=20), rows["weight"] > 0, without_person(rows)
     line = calibration_line(**bare)
+    apart, tops = calibration_distance(**bare), [top_share(**bare, share=percent / 100) for percent in TOP_PERCENT]
     expected = [auroc(**bare), average_precision(**bare), scaled_brier(**bare), line.intercept, line.slope]
-    assert [found.metrics[name].estimate for name in METRICS[:5]] == pytest.approx(expected, abs=1e-9)
-    assert found.metrics["observed_to_expected"].estimate == pytest.approx(observed_to_expected(**bare))
+    expected += [observed_to_expected(**bare), apart.ici, apart.e50, apart.e90]
+    expected += [number for top in tops for number in (top.sensitivity, top.ppv)]
+    assert [found.metrics[name].estimate for name in METRICS] == pytest.approx(expected, abs=1e-9)
     assert (found.n, found.residents) == (kept.sum(), np.unique(rows["person"][kept]).size)
     assert (found.events, found.skipped) == (rows["outcome"][kept].sum(), 0)
 
@@ -234,6 +144,8 @@ def test_intervals_are_those_of_all_rows_of_the_persons_drawn_written_out():
         "calibration_intercept": lambda r: calibration_line(**r).intercept,
         "calibration_slope": lambda r: calibration_line(**r).slope,
         "observed_to_expected": lambda r: observed_to_expected(**r),
+        "sensitivity_top_5": lambda r: top_share(**r, share=0.05).sensitivity,
+        "ppv_top_20": lambda r: top_share(**r, share=0.2).ppv,
     }.items():
         lower, upper = np.quantile([measure(replicate) for replicate in drawn], [0.025, 0.975])
         assert (found[name].lower, found[name].upper) == pytest.approx((lower, upper), abs=1e-9), name
@@ -311,6 +223,7 @@ def test_a_slope_that_does_not_exist_takes_no_other_metric_with_it():
     found = validate(**rows, replicates=20)
     assert str(found.metrics["calibration_slope"]) == "not defined"
     assert str(found.metrics["auroc"]) == "1.000 (1.000 to 1.000)"
+    assert not np.isnan([vars(found.metrics[name])["lower"] for name in METRICS if "slope" not in name]).any()
     assert found.skipped == 20
 
 
@@ -329,61 +242,16 @@ def test_an_estimate_reads_well_and_goes_to_json():
     assert list(back) == ["n", "residents", "events", "replicates", "skipped", *METRICS]
 
 
-def test_a_risk_does_not_differ_from_itself():
-    rows = rows_of(19, 300)
-    same = paired_difference(rows["outcome"], rows["risk"], rows["risk"], rows["weight"], rows["person"], replicates=20)
-    assert same == Estimate(0, 0, 0)
-
-
-def test_the_difference_is_that_of_the_two_aurocs_on_the_same_persons():
-    rows = rows_of(20, 300, levels=3)
-    other = np.random.default_rng(1).normal(rows["risk"], 0.2)
-    found = paired_difference(
-        rows["outcome"], rows["risk"], other, rows["weight"], rows["person"], replicates=40, seed=2
-    )
-
-    def difference(r: dict[str, np.ndarray]) -> float:
-        first, second = (sk.roc_auc_score(r["outcome"], r[by], sample_weight=r["weight"]) for by in ("risk", "other"))
-        return first - second
-
-    drawn = [difference(replicate) for replicate in resampled(rows | {"other": other}, 40, 2)]
-    expected = (difference(rows | {"other": other}), *np.quantile(drawn, [0.025, 0.975]))
-    assert (found.estimate, found.lower, found.upper) == pytest.approx(expected, abs=1e-9)
-
-
-def test_a_difference_without_outcomes_is_not_defined():
-    rows = rows_of(21, 50) | {"outcome": np.zeros(50)}
-    found = paired_difference(rows["outcome"], rows["risk"], rows["risk"], rows["weight"], rows["person"], replicates=5)
-    assert str(found) == "not defined"
-
-
-def test_the_calibration_curve_by_hand():
-    rows = columns_of(
-        """
-        outcome | risk | weight
-        1       | 0.8  | 3
-        0       | 0.1  | 2
-        0       | 0.6  | 1
-        1       | 0.2  | 2
-        """
-    )
-    curve = calibration_curve(**rows, groups=2)
-    assert curve.risk == pytest.approx([(2 * 0.1 + 2 * 0.2) / 4, (1 * 0.6 + 3 * 0.8) / 4])
-    assert curve.observed == pytest.approx([2 / 4, 3 / 4])
-    assert curve.weight.tolist() == [4, 4]
-    assert curve.rows.tolist() == [2, 2]
-
-
-def test_the_calibration_curve_keeps_equal_risks_together():
-    outcome, risk = np.array([0.0, 1, 0, 1, 0, 1]), np.array([0.2, 0.2, 0.2, 0.2, 0.2, 0.7])
-    curve = calibration_curve(outcome, risk, np.ones(6), groups=10)
-    assert curve.rows.tolist() == [5, 1]
-    assert curve.observed == pytest.approx([2 / 5, 1])
-
-
-def test_the_calibration_curve_has_groups_of_about_equal_weight_by_rising_risk():
-    rows = without_person(rows_of(22, 5000))
-    curve = calibration_curve(**rows)
-    assert curve.weight == pytest.approx(np.full(10, rows["weight"].sum() / 10), rel=0.01)
-    assert all(lower < higher for lower, higher in pairwise(curve.risk))
-    assert curve.rows.sum() == (rows["weight"] > 0).sum()
+def test_residents_are_ranked_by_what_is_given_and_calibrated_by_their_risk():
+    rng = np.random.default_rng(5)
+    margin = rng.normal(-1, 1, 600)
+    outcome = (rng.random(600) < expit(margin)).astype(float)
+    risk = np.where(np.arange(600) % 2 == 0, expit(margin), expit(1.2 * margin))
+    weight, person = rng.uniform(0, 2, 600), np.arange(600) // 2
+    both = validate(outcome, risk, weight, person, rank=margin, replicates=20)
+    by_margin, by_risk = (validate(outcome, of, weight, person, replicates=20) for of in (expit(margin), risk))
+    for name in ("auroc", "average_precision", "sensitivity_top_5", "ppv_top_20"):
+        assert both.metrics[name].estimate == pytest.approx(by_margin.metrics[name].estimate)
+    assert both.metrics["auroc"].estimate != pytest.approx(by_risk.metrics["auroc"].estimate)
+    for name in ("calibration_slope", "scaled_brier", "ici", "observed_to_expected"):
+        assert both.metrics[name] == by_risk.metrics[name] != by_margin.metrics[name]

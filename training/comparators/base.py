@@ -65,6 +65,8 @@ class Comparator(ABC):
         What it is called.
     outcome : str
         What its authors predict, in words.
+    concepts : tuple of str
+        The concepts that stand for that outcome; none where no target of ours is about it.
     horizon_days : int or None
         Over which time; None where the authors name none.
     whom : tuple of Group
@@ -81,6 +83,7 @@ class Comparator(ABC):
     outcome: str
     horizon_days: int | None
     whom: tuple[Group, ...] = ()
+    concepts: tuple[str, ...] = ()
     note_en: str = ""
     note_zh: str = ""
     ranking_only: bool = False

@@ -28,6 +28,7 @@ FRAMINGHAM_HYPERTENSION = tuple(
         label_zh=f"弗雷明汉高血压风险评分，{years}年",
         outcome="new hypertension (140/90 or treatment)",
         horizon_days=years * YEAR // DAY,
+        concepts=("hypertension", "hypertension_found"),
         equation=equation("framingham_hypertension.csv", "framingham_hypertension"),
         years=years,
         note_en="In rural Liaoning (24,434 people of 35 and over) it ranked with C 0.610 at four years and 0.537 at "

@@ -90,6 +90,7 @@ class Evidence:
     no_below : the answer is no only where the value is below this; any other value that is not a yes leaves it open
     female : 1 or 0 where it holds for one sex alone, NaN for both
     only_yes : a no does not need it
+    no_settles : its no is enough, unless something else says yes
     """
 
     feature: str
@@ -98,6 +99,12 @@ class Evidence:
     no_below: float
     female: float
     only_yes: bool
+    no_settles: bool
+
+    @property
+    def can_say_no(self) -> bool:
+        """Whether any value of it is a no."""
+        return self.no_below > -inf
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -124,18 +131,24 @@ def evidence_from(row: Mapping[str, str]) -> Evidence:
         no_below=number(row.get("no_below", ""), inf),
         female=number(row.get("female", ""), nan),
         only_yes=row.get("only_yes", "") == "1",
+        no_settles=row.get("no_settles", "") == "1",
     )
 
 
 def answer(evidence: Iterable[Evidence], profiles: pl.DataFrame) -> Floats:
-    """Return 1 where any of the evidence says yes, 0 where all that a no needs says no, else NaN."""
-    yes = np.zeros(profiles.height, np.bool_)
-    no = np.ones(profiles.height, np.bool_)
-    for each in evidence:
-        says_yes, says_no = each.answers(profiles)
-        yes |= says_yes
-        no &= says_no | each.only_yes
-    return np.where(yes, 1.0, np.where(no, 0.0, nan))
+    """Return 1 where any of the evidence says yes, 0 where all that a no needs says no, or one settles it; else NaN."""
+    said = [(each, *each.answers(profiles)) for each in evidence]
+    nobody = np.zeros(profiles.height, np.bool_)
+    needed = [no for each, _, no in said if not each.only_yes]
+    no = any_of([nobody, *(no for each, _, no in said if each.no_settles), all_of(needed) if needed else nobody])
+    return np.where(any_of([yes for _, yes, _ in said]), 1.0, np.where(no, 0.0, nan))
+
+
+def can_be_no(evidence: Iterable[Evidence]) -> bool:
+    """Whether a question can be answered with no at all, and not with yes alone."""
+    listed = list(evidence)
+    needed = [each for each in listed if not each.only_yes]
+    return any(each.no_settles for each in listed) or (bool(needed) and all(each.can_say_no for each in needed))
 
 
 @dataclass(frozen=True)

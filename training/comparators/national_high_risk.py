@@ -8,8 +8,10 @@ NATIONAL_HIGH_RISK = ItemScore(
     label_zh="国家基本公卫高血压高危规则（6项中的项数；任1项即高危）",
     outcome="hypertension",
     horizon_days=None,
+    concepts=("hypertension", "hypertension_found"),
     table="national_high_risk.csv",
-    note_en="The score is the number of factors; the rule itself is one or more. How much is drunk is not in the "
-    "profile: daily drinking leaves that factor open, less often is a no. The family history is of parents alone.",
-    note_zh="得分为符合的项数，规则本身为1项及以上。档案中无饮酒量：每天饮酒者该项未知，少于每天者为否。家族史仅含父母。",
+    note_en="The score is the number of factors; the rule itself is one or more. Where how much is "
+    "drunk was not recorded, daily drinking leaves that factor open, less often is a no. The family history is of "
+    "parents alone.",
+    note_zh="得分为符合的项数，规则本身为1项及以上。未记录饮酒量时，每天饮酒者该项未知，少于每天者为否。家族史仅含父母。",
 )

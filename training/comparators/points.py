@@ -17,6 +17,7 @@ from training.comparators.inputs import (
     all_of,
     answer,
     any_of,
+    can_be_no,
     column,
     evidence_from,
     rows_of,
@@ -44,6 +45,11 @@ class Item:
     def features(self) -> tuple[str, ...]:
         """The features of the profile that it is answered from."""
         return (*(feature for each in self.evidence for feature in each.features), *self.asked)
+
+    @property
+    def answerable(self) -> bool:
+        """Whether the profile can tell both a yes and a no; of the others it holds a yes at most."""
+        return can_be_no(self.evidence)
 
     def answers(self, profiles: pl.DataFrame) -> Floats:
         """Return 1 for yes, 0 for no, NaN where unknown."""
@@ -86,8 +92,8 @@ def bands_of(score: str) -> dict[str, float]:
 class ItemScore(PointScore):
     """The sum of the points of the items; or the total, where a clinic recorded that.
 
-    It is computable where every item that the profile holds anything of is answered. Items that no profile holds are
-    unknown of everybody: they leave the order of residents as it is, and widen the bounds.
+    It is computable where every item is answered that the profile can tell a no of. The others are never known to be a
+    no: a yes on record adds its points, and its absence widens the bounds.
 
     Attributes
     ----------
@@ -127,8 +133,8 @@ class ItemScore(PointScore):
         return bands_of(self.name)
 
     def computable(self, profiles: pl.DataFrame) -> Bools:
-        """Return where the total is recorded, or every item that the profile holds anything of is answered."""
-        answered = all_of(~np.isnan(item.answers(profiles)) for item in self.items if item.evidence)
+        """Return where the total is recorded, or every item is answered that the profile can tell a no of."""
+        answered = all_of(~np.isnan(item.answers(profiles)) for item in self.items if item.answerable)
         return self.meant_for(profiles) & (self._recorded(profiles) | answered)
 
     def score(self, profiles: pl.DataFrame) -> Floats:

@@ -8,6 +8,7 @@ PRIOR_FALL = ItemScore(
     label_zh="近一年有跌倒记录",
     outcome="fall",
     horizon_days=None,
+    concepts=("fall", "fall_found"),
     table="prior_fall.csv",
     note_en="Records hold few of the falls that people tell of when asked. Of residents whom nobody asked, the bounds "
     "stay open.",

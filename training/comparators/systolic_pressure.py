@@ -55,4 +55,5 @@ SYSTOLIC_PRESSURE = SystolicPressure(
     label_zh="仅收缩压",
     outcome="hypertension",
     horizon_days=None,
+    concepts=("hypertension", "hypertension_found"),
 )

@@ -8,5 +8,6 @@ THREE_KEY_QUESTIONS = ItemScore(
     label_zh="三个关键问题（任一为是即有风险）",
     outcome="fall",
     horizon_days=None,
+    concepts=("fall", "fall_found"),
     table="three_key_questions.csv",
 )

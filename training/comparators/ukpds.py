@@ -56,11 +56,11 @@ UKPDS = tuple(
         equation=equation("ukpds.csv", name),
         beside=() if name == "foot_ulcer" else ("diabetes_years",),
         note_en="The splines of eGFR and LDL are read as continuous ones, as the paper names them; public "
-        "implementations let them jump. eGFR is CKD-EPI 2021, not MDRD; 30 mg/g of albumin stands in for 50 mg/L, a "
-        "diabetic foot for an ulcer. The years of diabetes are those since its first record. "
+        "implementations let them jump. eGFR is CKD-EPI 2021, not MDRD; 30 mg/g of albumin stands in where it was "
+        "not measured in mg/L, a diabetic foot for an ulcer. The years of diabetes are those since its first record. "
         "Terms of ethnicity are 0 for everybody.",
         note_zh="eGFR与LDL样条按原文所称“连续样条”处理，公开实现中则有跳变。eGFR用CKD-EPI 2021而非MDRD。"
-        "尿白蛋白以30 mg/g代替50 mg/L，以糖尿病足代替足溃疡。糖尿病病程自首次记录起算。种族项对所有人取0。",
+        "未测尿白蛋白浓度时以30 mg/g代替50 mg/L，以糖尿病足代替足溃疡。糖尿病病程自首次记录起算。种族项对所有人取0。",
     )
     for name, (english, chinese, whom) in OUTCOMES.items()
 )

@@ -212,8 +212,8 @@ def test_all_forms_together_make_a_profile(county, take_in):
     assert first["sbp_mean_1y"] == pytest.approx((146 + 150 + 138 + 162) / 4)
     assert (first["stroke_ever"], first["hypertension_ever"], first["antihypertensive_active"]) == (1, 1, 1)
     assert first["adl_score_latest"] == 0
-    assert (first["family_history_hypertension_latest"], second["family_history_hypertension_latest"]) == (1, 1)
-    assert third["family_history_hypertension_latest"] is None
+    assert (first["family_history_hypertension"], second["family_history_hypertension"]) == (1, 1)
+    assert third["family_history_hypertension"] is None
     assert (second["female"], second["diabetes_ever"], second["diabetic_kidney_disease_ever"]) == (1, 1, 1)
     assert second["hba1c_latest"] == pytest.approx(8.6)
     assert second["egfr_latest"] == pytest.approx(48.4, abs=0.5)

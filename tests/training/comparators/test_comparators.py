@@ -37,7 +37,9 @@ def profile_of(**features: float | None) -> pl.DataFrame:
 def in_care(**features: float | None) -> pl.DataFrame:
     """Draw a resident with records, of whom every yes or no that is not named is a no."""
     noes = {
-        feature: 0.0 for feature in PROFILE.names if feature.endswith(("_ever", "_active", "_count_1y", "_count_3y"))
+        feature: 0.0
+        for feature in PROFILE.names
+        if feature.endswith(("_ever", "_ever_1y", "_active", "_count_1y", "_count_3y"))
     }
     return profile_of(**noes | {"examination_days_since": 30.0} | features)
 
@@ -50,7 +52,7 @@ def random_profiles(number: int, seed: int) -> pl.DataFrame:
     for feature in sorted({feature for score in EVERY for feature in score.features}):
         low, high = ranges.get(feature, (0, 2))
         values = random.uniform(low, high, number) if feature in ranges else random.integers(0, 3, number)
-        zero = feature.endswith(("_ever", "_active"))
+        zero = feature.endswith(("_ever", "_ever_1y", "_active"))
         columns[feature] = np.where(
             random.random(number) < 1 / 3, 0.0 if zero else np.nan, np.minimum(values, 1 if zero else np.inf)
         )
@@ -136,7 +138,7 @@ def test_bounds_are_the_lowest_and_highest_risk_over_the_ends_of_what_is_missing
     """Of interacting inputs too: age by diastolic pressure, systolic pressure by treatment."""
     known = {
         "age": 50, "female": 1, "bmi_latest": 24, "sbp_latest": 125, "dbp_latest": 80, "smoking_latest": 0,
-        "family_history_hypertension_latest": 1, "hba1c_latest": 7, "egfr_latest": 80, "uacr_latest": 20,
+        "family_history_hypertension": 1, "hba1c_latest": 7, "egfr_latest": 80, "uacr_latest": 20,
         "diabetes_found_ever": 1,
     }  # fmt: skip
     missing = {"age": (18, 100), "dbp_latest": (40, 130), "sbp_latest": (80, 220), "hba1c_latest": (4.5, 15)}
@@ -152,8 +154,7 @@ def test_a_missing_input_is_not_taken_for_zero():
     profile = in_care(age=50, female=0, bmi_latest=24, sbp_latest=125, dbp_latest=80, smoking_latest=0)
     low, high = score.bounds(profile)
     none, both = (
-        score.rank(profile.with_columns(family_history_hypertension_latest=pl.lit(float(parents))))[0]
-        for parents in (0, 2)
+        score.rank(profile.with_columns(family_history_hypertension=pl.lit(float(parents))))[0] for parents in (0, 2)
     )
     assert not score.computable(profile)[0]
     assert (low[0], high[0]) == pytest.approx((none, both))
@@ -205,7 +206,7 @@ def test_an_ankle_brachial_index_shows_artery_disease_but_is_not_needed_to_rule_
 
 NORMAL = {
     "age": 40, "female": 1, "sbp_latest": 118, "dbp_latest": 76, "bmi_latest": 22, "waist_latest": 75,
-    "family_history_hypertension_latest": 0, "salt_intake_latest": 1, "drinking_latest": 0,
+    "family_history_hypertension": 0, "salt_intake_latest": 1, "drinking_latest": 0,
 }  # fmt: skip
 
 
@@ -220,7 +221,7 @@ NORMAL = {
         ({"waist_latest": 85}, 1),
         ({"waist_latest": 85, "female": 0}, 0),
         ({"waist_latest": 90, "female": 0}, 1),
-        ({"family_history_hypertension_latest": 1}, 1),
+        ({"family_history_hypertension": 1}, 1),
         ({"salt_intake_latest": 3}, 1),
         ({"age": 55}, 1),
         ({"age": 55, "sbp_latest": 135, "salt_intake_latest": 3, "bmi_latest": 30}, 4),
@@ -236,6 +237,12 @@ def test_the_national_rule_leaves_open_how_much_a_daily_drinker_drinks():
     assert NATIONAL_HIGH_RISK.bounds(often) == (0, 0)
     assert NATIONAL_HIGH_RISK.bounds(daily) == (0, 1)
     assert not NATIONAL_HIGH_RISK.computable(daily)[0]
+
+
+@pytest.mark.parametrize(("liquor", "factors"), [(50, 0), (99, 0), (100, 1)])
+def test_the_national_rule_counts_100_ml_of_liquor_a_day_where_it_is_recorded(liquor, factors):
+    profile = in_care(**NORMAL | {"drinking_latest": 3, "liquor_per_day_latest": liquor})
+    assert NATIONAL_HIGH_RISK.score(profile)[0] == factors
 
 
 def test_one_factor_makes_high_risk_whatever_else_is_missing():
@@ -276,25 +283,48 @@ def test_the_scale_of_2011_adds_its_points():
     """80 years 3, walks with an aid 3, a fall 2, blood pressure drug 1, diabetes drug 1: 10, high."""
     profile = in_care(
         age=80, walking_aid_ever=1, fall_found_count_3y=1, antihypertensive_active=1, metformin_active=1,
-        oral_glucose_lowering_active=1, insulin_active=1,
+        oral_glucose_lowering_active=1, insulin_active=1, adl_score_latest=1,
     )  # fmt: skip
     assert FALL_SCALE_2011.score(profile)[0] == 10
     assert FALL_SCALE_2011.reaches(profile, FALL_SCALE_2011.bands["high"])[0] == 1
 
 
-def test_the_scale_of_2011_is_35_items_of_53_points_of_which_19_can_be_answered():
+def test_the_scale_of_2011_is_35_items_of_53_points_of_which_28_can_be_answered_either_way():
     items = FALL_SCALE_2011.items
     assert len(items) == 35
     assert sum(item.points for item in items) == 53
-    assert sum(bool(item.evidence) for item in items) == 19
+    assert sum(item.answerable for item in items) == 28
+    assert [item.name for item in items if not item.evidence] == ["other_drug"]
 
 
-def test_items_that_no_profile_holds_widen_the_bounds_of_the_scale_of_2011():
-    """Unanswerable items come to 26 points; a fall that nobody asked about to 2 more."""
-    asked, unasked = (in_care(age=70, unsteady_walking_latest=answered) for answered in (0, None))
-    unanswerable = sum(item.points for item in FALL_SCALE_2011.items if not item.evidence)
-    assert FALL_SCALE_2011.bounds(asked) == (0, unanswerable)
-    assert FALL_SCALE_2011.bounds(unasked) == (0, unanswerable + 2)
+def test_items_that_no_profile_can_rule_out_widen_the_bounds_of_the_scale_of_2011():
+    """Seven of a point each can never be ruled out; a fall that nobody asked about adds 2 more."""
+    asked, unasked = (in_care(age=70, adl_score_latest=0, fell_past_year_latest=answered) for answered in (0, None))
+    assert FALL_SCALE_2011.bounds(asked) == (0, 7)
+    assert FALL_SCALE_2011.bounds(unasked) == (0, 7 + 2)
+
+
+def test_an_item_that_no_profile_can_rule_out_counts_where_it_is_on_record():
+    with_catheter = in_care(age=70, adl_score_latest=0, urinary_catheter_ever_1y=1)
+    assert FALL_SCALE_2011.score(with_catheter)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("features", "answer"),
+    [
+        ({"adl_moving_latest": 5}, 1),
+        ({"adl_moving_latest": 1}, 0),
+        ({"adl_score_latest": 4}, 0),
+        ({"adl_score_latest": 5}, np.nan),
+        ({"adl_score_latest": 5, "adl_moving_latest": 1}, 0),
+        ({"needs_help_walking_ever": 1, "adl_score_latest": 0}, 1),
+        ({}, np.nan),
+    ],
+)
+def test_whether_someone_needs_help_to_walk_is_told_by_the_self_care_form(features, answer):
+    """Of a total below 5, moving can be no 5."""
+    item = next(item for item in FALL_SCALE_2011.items if item.name == "needs_help_walking")
+    assert item.answers(in_care(**features)) == pytest.approx([answer], nan_ok=True)
 
 
 @pytest.mark.parametrize("score", [FALL_SCALE_2011, STAY_INDEPENDENT], ids=lambda score: score.name)
@@ -305,16 +335,26 @@ def test_a_recorded_total_is_the_score_and_needs_no_items(score):
     assert score.bounds(profile) == (7, 7)
 
 
+ANSWERS = ("holds_furniture", "pushes_up_to_stand", "trouble_with_steps", "rushes_to_toilet", "drugs_cause_dizziness")
+
+
 def test_stay_independent_counts_the_first_two_items_twice():
-    """A fall 2, an aid 2, unsteady 1: 5 of 14; at risk from 4."""
+    """A fall 2, an aid 2, unsteady 1, holds on to furniture 1: 6 of 14; at risk from 4."""
     profile = in_care(
         fall_found_count_1y=1, walking_aid_ever=1, unsteady_walking_latest=1, fear_of_falling_latest=0,
-        foot_sensation_lost_max_2y=0,
+        numb_feet_latest=0, **{f"{answer}_latest": 0 for answer in ANSWERS} | {"holds_furniture_latest": 1},
     )  # fmt: skip
     assert len(STAY_INDEPENDENT.items) == 12
     assert sum(item.points for item in STAY_INDEPENDENT.items) == 14
-    assert STAY_INDEPENDENT.score(profile)[0] == 5
-    assert STAY_INDEPENDENT.bounds(profile) == (5, 10)
+    assert STAY_INDEPENDENT.score(profile)[0] == 6
+    assert STAY_INDEPENDENT.bounds(profile) == (6, 6)
+    assert STAY_INDEPENDENT.reaches(profile, STAY_INDEPENDENT.bands["at risk"])[0] == 1
+
+
+def test_questions_of_stay_independent_that_nobody_asked_leave_a_range_and_no_score():
+    profile = in_care(fall_found_count_1y=1, walking_aid_ever=1, unsteady_walking_latest=1, numb_feet_latest=0)
+    assert not STAY_INDEPENDENT.computable(profile)[0]
+    assert STAY_INDEPENDENT.bounds(profile) == (5, 5 + len(ANSWERS) + 1)
     assert STAY_INDEPENDENT.reaches(profile, STAY_INDEPENDENT.bands["at risk"])[0] == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 from training.comparators.ckd_pc_decline import CKD_PC_DECLINE
 from training.comparators.ckd_pc_incident import CKD_PC_INCIDENT
 from training.comparators.framingham_hypertension import FRAMINGHAM_HYPERTENSION
+from training.comparators.inputs import inputs
 from training.comparators.kfre import KFRE
 from training.comparators.recode import OUTCOMES, RECODE
 from training.comparators.ukpds import UKPDS
@@ -23,6 +24,7 @@ NO_DISEASE = {
     for disease in (
         *("myocardial_infarction", "stroke", "heart_failure", "ischaemic_heart_disease", "angina"),
         *("atrial_fibrillation", "peripheral_artery_disease", "diabetic_foot"),
+        *("coronary_revascularisation", "amputation", "blindness"),
     )
 }
 WITH_DIABETES = SEEN | NO_DRUGS | NO_DISEASE | {"diabetes_found_ever": 1.0}
@@ -48,7 +50,7 @@ def test_framingham_gives_the_published_risks(line):
     age, female, bmi, sbp, dbp, smoker, parents = given
     profile = profile_of(
         age=age, female=female, bmi_latest=bmi, sbp_latest=sbp, dbp_latest=dbp,
-        smoking_latest=2 * smoker, family_history_hypertension_latest=parents,
+        smoking_latest=2 * smoker, family_history_hypertension=parents,
     )  # fmt: skip
     assert [100 * score.predict_proba(profile)[0] for score in FRAMINGHAM_HYPERTENSION] == pytest.approx(
         expected, abs=5e-4
@@ -176,7 +178,7 @@ def test_ukpds_gives_a_foot_ulcer_by_a_logistic_equation():
 
 
 def test_ukpds_is_not_computed_where_the_profile_lacks_what_it_asks_for():
-    """White cells and amputations are in no profile."""
+    """White cells were not counted, and of amputations and sight nothing is told."""
     everything = {
         "age": 60, "diabetes_days_since_first": 3652, "female": 0, "hba1c_latest": 8, "hdl_latest": 1.1,
         "ldl_latest": 3, "uacr_latest": 10, "sbp_latest": 140, "smoking_latest": 0, "egfr_latest": 80,
@@ -184,18 +186,42 @@ def test_ukpds_is_not_computed_where_the_profile_lacks_what_it_asks_for():
     }  # fmt: skip
     for name in ("stroke", "heart_attack_men", "heart_failure", "kidney_failure", "blindness"):
         score = next(score for score in UKPDS if score.name == f"ukpds_{name}_1y")
-        profile = profile_of(**WITH_DIABETES | everything)
+        untold = dict.fromkeys(("amputation_ever", "blindness_ever"))
+        profile = profile_of(**WITH_DIABETES | everything | untold)
         low, high = score.bounds(profile)
         assert not score.computable(profile)[0]
         assert np.isnan(score.predict_proba(profile)[0])
         assert 0 < low[0] < high[0] < 1
 
 
-def test_four_equations_of_ukpds_ask_only_for_what_the_profile_holds():
-    held = [score.name for score in UKPDS if all(asked.features or asked.fixed for asked in score.inputs)]
-    assert held == [
-        f"ukpds_{name}_1y" for name in ("heart_attack_again", "stroke_again", "foot_ulcer", "amputation_with_ulcer")
-    ]
+def test_ukpds_asks_only_for_what_the_profile_holds():
+    assert all(asked.features or asked.fixed for score in UKPDS for asked in score.inputs)
+
+
+def test_ukpds_counts_white_cells_an_amputation_and_urine_albumin_in_the_paper_s_own_unit():
+    """Diagnosed at 60, ten years ago, SBP 140, HbA1c 8, LDL 3, eGFR 80, WBC 7, 60 mg/L of albumin, an amputation."""
+    predictor = -13.053 + 0.066 * 60 + 0.092 * 8 + 0.016 * 30 + 0.42 + 0.17 * 14 + 0.04 * 7 + 1.09 - 0.19 * 6
+    risk = ukpds(
+        "stroke", age=70, diabetes_days_since_first=3652.5, female=0, hba1c_latest=8, ldl_latest=3, egfr_latest=80,
+        sbp_latest=140, smoking_latest=0, white_cells_latest=7, urine_albumin_latest=60, amputation_ever=1,
+    )  # fmt: skip
+    assert risk == pytest.approx(1 - exp(-exp(predictor) * (11**1.466 - 10**1.466)))
+
+
+@pytest.mark.parametrize(
+    ("urine_albumin", "uacr", "yes"), [(50, None, 1), (49, None, 0), (None, 30, 1), (None, 29, 0), (None, None, np.nan)]
+)
+def test_albuminuria_is_50_mg_of_albumin_a_litre_or_in_its_stead_30_mg_a_gram_of_creatinine(urine_albumin, uacr, yes):
+    profile = profile_of(urine_albumin_latest=urine_albumin, uacr_latest=uacr)
+    assert inputs()["albuminuria"].values(profile) == pytest.approx([yes], nan_ok=True)
+
+
+def test_a_revascularisation_is_cardiovascular_disease_to_ckd_pc():
+    before, after = (
+        CKD_PC_INCIDENT[0].predict_proba(profile_of(**REFERENCE | {"coronary_revascularisation_ever": had}))[0]
+        for had in (0, 1)
+    )
+    assert np.log1p(-after) / np.log1p(-before) == pytest.approx(exp(0.1870637))
 
 
 def test_the_spline_of_ukpds_does_not_jump_at_an_egfr_of_60():

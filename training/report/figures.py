@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from training.train import Trained
+from training.clusters import Clusters
+from training.rivals import Rival
+from training.train import Evidence, Trained
 from training.validate import Estimate, Validation
 
 
@@ -17,6 +19,11 @@ def summary(trained: Trained) -> dict[str, Any]:
         "logistic": evidence.logistic.as_dict(),
         "auroc_gain_over_logistic": evidence.gain.as_dict(),
         "temporal": evidence.temporal if isinstance(evidence.temporal, str) else evidence.temporal.as_dict(),
+        "time_dependent_auc": _over_time(evidence),
+        "rivals": {rival.name: _rival(rival) for rival in evidence.rivals},
+        "clusters": _clusters(evidence.clusters),
+        "leak_alarms": [alarm.message for alarm in evidence.alarms],
+        "learning_curve": evidence.learning.said if evidence.learning else None,
         "cohort": evidence.cohort.flow,
         "censored": evidence.censoring.censored,
         "weights_truncated": evidence.censoring.truncated,
@@ -26,8 +33,9 @@ def summary(trained: Trained) -> dict[str, Any]:
         "horizon": card.target.horizon,
         "features": list(card.features),
         "dropped": evidence.dropped,
-        "trees": evidence.grown.rounds,
-        "leaves": evidence.grown.trees.num_leaves,
+        "trees": evidence.grown.recipe.rounds,
+        "leaves": evidence.grown.recipe.trees.num_leaves,
+        "linear_partner": evidence.grown.recipe.partner,
         "fingerprint": card.fingerprint,
         "synthetic": card.synthetic,
     }
@@ -47,6 +55,7 @@ def lines(trained: Trained) -> list[tuple[str, str]]:
         ("calibration slope", _figure(validation, "calibration_slope")),
         ("observed / expected", _figure(validation, "observed_to_expected")),
         ("AUROC, temporal hold-out", _temporal(evidence.temporal)),
+        ("leak alarms", str(len(evidence.alarms) or "none")),
     ]
 
 
@@ -60,3 +69,27 @@ def _signed(estimate: Estimate) -> str:
 
 def _temporal(temporal: Validation | str) -> str:
     return temporal if isinstance(temporal, str) else _figure(temporal, "auroc")
+
+
+def _over_time(evidence: Evidence) -> dict[str, dict[str, float | None]]:
+    found = evidence.over_time
+    by_day = {f"{days:g} days": auc.as_dict() for days, auc in zip(found.days, found.auc, strict=True)}
+    return {**by_day, "mean": found.mean.as_dict()}
+
+
+def _rival(rival: Rival) -> dict[str, Any]:
+    shown = rival.raw or rival.recalibrated
+    return {
+        "computable": rival.computable,
+        "auroc": shown.metrics["auroc"].as_dict() if shown else None,
+        "difference": rival.difference.as_dict() if rival.difference else None,
+        "verified": rival.verified,
+    }
+
+
+def _clusters(clusters: Clusters | str) -> str | dict[str, Any]:
+    if isinstance(clusters, str):
+        return clusters
+    pooled = clusters.auroc
+    prediction = {"lower": pooled.lower, "upper": pooled.upper}
+    return {"auroc": pooled.mean.as_dict(), "prediction_interval": prediction, "i2": pooled.i2}

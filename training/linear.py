@@ -1,0 +1,223 @@
+"""The linear partner of the trees: a ridge logistic regression that keeps to the target's directions.
+
+On few outcomes a straight line often ranks as well as trees, and errs elsewhere, so that the mean of both is better
+than either. It is a sum over features, so contributions stay exact, and its signs are bound like the trees' splits.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, minimize
+from scipy.special import expit
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+FloatColumn = np.ndarray[tuple[int], np.dtype[np.float64]]
+Bools = NDArray[np.bool_]
+
+# What a known value is clipped to, as quantiles of the training rows: one wild value moves nobody's risk far.
+CLIPPED_AT = (0.005, 0.995)
+# A feature without negative values that is more skewed than this, such as a ratio of concentrations, is taken in logs.
+SKEWED = 2.0
+MOST_STEPS = 300
+# The fit ends when the loss of a step falls by less than this share.
+TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How each feature is brought to a common scale; each array of shape (features,).
+
+    ``(log(offset + value) − centre) / spread`` with the value clipped to `low` and `high`, without the logarithm where
+    `offset` is NaN. Unknown is 0, the centre.
+    """
+
+    low: Floats
+    high: Floats
+    offset: Floats
+    centre: Floats
+    spread: Floats
+
+    def __call__(self, matrix: Floats | Singles) -> Floats:
+        """Return features on the common scale, shape (rows, features), NaN where unknown."""
+        clipped = np.clip(matrix, self.low, self.high).astype(np.float64)
+        logged = ~np.isnan(self.offset)
+        clipped[:, logged] = np.log(self.offset[logged] + clipped[:, logged])
+        return np.asarray((clipped - self.centre) / self.spread)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear partner.
+
+    Attributes
+    ----------
+    intercept : log-odds where every feature is at its centre
+    coefficient : shape (features,), log-odds for each step of the scale
+    unknown : shape (features,), log-odds where the feature is unknown
+    mean : shape (features,), the mean over the training rows of each feature's share of the log-odds
+    scale : how features are brought to a common scale
+    """
+
+    intercept: float
+    coefficient: Floats
+    unknown: Floats
+    mean: Floats
+    scale: Scale
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it says the same of every row."""
+        return isinstance(other, Linear) and self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        """Agree with equality."""
+        return hash((self.intercept, self.coefficient.tobytes()))
+
+    @property
+    def base(self) -> float:
+        """The log-odds before anything is told of a resident: the mean over the training rows."""
+        return self.intercept + float(self.mean.sum())
+
+    def terms(self, matrix: Floats | Singles) -> Floats:
+        """Return each feature's share of the log-odds, shape (rows, features)."""
+        known = ~np.isnan(matrix)
+        scaled = np.where(known, self.scale(matrix), 0.0)
+        return np.where(known, scaled * self.coefficient, self.unknown)
+
+    def margin(self, matrix: Floats | Singles) -> Floats:
+        """Return log-odds, shape (rows,)."""
+        return np.asarray(self.intercept + self.terms(matrix).sum(axis=1))
+
+    def contributions(self, matrix: Floats | Singles) -> Floats:
+        """Return by how much each feature moves the log-odds away from `base`, shape (rows, features).
+
+        These are the Shapley values of a sum: what a feature adds does not depend on the others.
+        """
+        return self.terms(matrix) - self.mean
+
+    def as_dict(self) -> dict[str, object]:
+        """Return its numbers by name, as JSON holds them: null for no logarithm."""
+        scale = {of.name: _listed(getattr(self.scale, of.name)) for of in fields(Scale)}
+        named = {name: _listed(getattr(self, name)) for name in ("coefficient", "unknown", "mean")}
+        return {"intercept": self.intercept, **named, "scale": scale}
+
+    @classmethod
+    def from_dict(cls, told: dict[str, object]) -> "Linear":
+        """Make it of its numbers by name.
+
+        Raises
+        ------
+        ValueError
+            If one is missing, or is no number.
+        """
+        try:
+            scale = {of.name: _array(told["scale"][of.name]) for of in fields(Scale)}  # type: ignore[index]
+            named = {name: _array(told[name]) for name in ("coefficient", "unknown", "mean")}
+            return cls(float(told["intercept"]), scale=Scale(**scale), **named)  # type: ignore[arg-type]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the linear partner is damaged: {error}") from error
+
+
+def linear_path(
+    matrix: Floats | Singles, outcome: Floats, weight: Floats, direction: list[int], ridges: tuple[float, ...]
+) -> list[Linear]:
+    r"""Fit a linear partner for each ridge penalty.
+
+    Minimises :math:`\sum_i w_i \log(1 + e^{-y_i z_i}) + \frac{\lambda}{2} \lVert\beta\rVert^2` (y of −1 and 1), where a
+    feature's coefficient has the sign of its direction. The weights are scaled to a mean of 1.
+
+    Parameters
+    ----------
+    matrix : shape (n, features), NaN where unknown
+    outcome : shape (n,), 0 or 1
+    weight : shape (n,), above 0
+    direction : shape (features,), 1 for only up, -1 for only down, 0 for free
+    ridges : penalties, each above 0, the largest first
+
+    References
+    ----------
+    le Cessie and van Houwelingen, J R Stat Soc C 1992;41:191-201.
+    """
+    scale = scale_of(matrix)
+    known = ~np.isnan(matrix)
+    sometimes = np.asarray(~known.all(axis=0))
+    design = np.hstack([np.where(known, scale(matrix), 0.0), ~known[:, sometimes]])
+    bounds = _bounds(direction, free=int(sometimes.sum()) + 1)
+    fitted, solution = [], np.zeros(design.shape[1] + 1)
+    for ridge in ridges:
+        solution = _solved(design, outcome, weight / weight.mean(), ridge, bounds, solution)
+        fitted.append(_linear(solution, matrix, sometimes, scale))
+    return fitted
+
+
+def scale_of(matrix: Floats | Singles) -> Scale:
+    """Return how the features of training rows are brought to a common scale."""
+    columns = [_scale_of_one(column[~np.isnan(column)].astype(np.float64)) for column in matrix.T]
+    return Scale(*np.array(columns, np.float64).reshape(-1, len(fields(Scale))).T)
+
+
+def _scale_of_one(known: Floats) -> tuple[float, float, float, float, float]:
+    if not len(known):
+        return 0.0, 0.0, np.nan, 0.0, 1.0
+    low, high = np.quantile(known, CLIPPED_AT)
+    clipped = np.clip(known, low, high)
+    offset = np.nan
+    if low >= 0 and high > low and _skewness(clipped) > SKEWED:
+        offset = float(np.quantile(clipped[clipped > 0], 0.05))
+        clipped = np.log(offset + clipped)
+    return float(low), float(high), offset, float(clipped.mean()), float(clipped.std()) or 1.0
+
+
+def _skewness(values: Floats) -> float:
+    spread = values.std()
+    return float((((values - values.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
+
+
+def _solved(
+    design: Floats,
+    outcome: Floats,
+    weight: Floats,
+    ridge: float,
+    bounds: Bounds,
+    start: Floats,
+) -> Floats:
+    """Return coefficients and, last, the intercept of least penalised loss within the bounds."""
+
+    def loss(solution: FloatColumn) -> tuple[float, FloatColumn]:
+        coefficient, z = solution[:-1], design @ solution[:-1] + solution[-1]
+        wrong = weight * (expit(z) - outcome)
+        value = float((weight * (np.logaddexp(0.0, z) - outcome * z)).sum() + ridge / 2 * coefficient @ coefficient)
+        return value, np.append(wrong @ design + ridge * coefficient, wrong.sum())
+
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": MOST_STEPS, "ftol": TOLERANCE, "maxcor": 20},
+    )
+    return np.asarray(found.x)
+
+
+def _bounds(direction: list[int], free: int) -> Bounds:
+    lowest = [0.0 if way > 0 else -np.inf for way in direction] + [-np.inf] * free
+    highest = [0.0 if way < 0 else np.inf for way in direction] + [np.inf] * free
+    return Bounds(lowest, highest)
+
+
+def _linear(solution: Floats, matrix: Floats | Singles, sometimes: Bools, scale: Scale) -> Linear:
+    features = matrix.shape[1]
+    unknown = np.zeros(features)
+    unknown[sometimes] = solution[features:-1]
+    fitted = Linear(float(solution[-1]), solution[:features], unknown, np.zeros(features), scale)
+    return Linear(fitted.intercept, fitted.coefficient, unknown, fitted.terms(matrix).mean(axis=0), scale)
+
+
+def _listed(values: Floats) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _array(values: object) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], np.float64)  # type: ignore[attr-defined]
