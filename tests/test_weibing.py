@@ -120,8 +120,12 @@ def test_evaluate_measures_the_champion_on_a_store(home, tmp_path):
     out = tmp_path / "figures.json"
     said = run("evaluate", home / "county", "fall", "--mlruns", home / "mlruns", "--json", out)
     assert said.startswith("outcome: fall_found: fall_coded or fall_reported (")
-    assert re.search("^auroc +0[.]", said, re.MULTILINE)
-    assert json.loads(out.read_text(encoding="utf-8"))["auroc"]["estimate"] > 0.5
+    assert re.search("^ +as it is +recalibrated here$", said, re.MULTILINE)
+    assert re.search(r"^auroc +0[.]\d+ \(.*\) +0[.]\d+ \(", said, re.MULTILINE)
+    assert "These are the records that the model was trained on: the figures flatter it." in said
+    figures = json.loads(out.read_text(encoding="utf-8"))
+    assert figures["raw"]["auroc"]["estimate"] > 0.5
+    assert figures["recalibrated"]["observed_to_expected"]["estimate"] == pytest.approx(1, abs=0.1)
 
 
 def test_score_explain_and_promote_use_the_registry(home):

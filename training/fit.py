@@ -24,6 +24,7 @@ from features.rules import moved_by
 from features.vocabulary import Vocabulary
 from training.calibrate import recalibrate
 from training.fitted import FEW_ROWS, Fitted, tree_margins
+from training.growing import grow_side_by_side
 from training.linear import Linear, linear_path
 
 Floats = NDArray[np.float64]
@@ -32,10 +33,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 FOLDS = 5
-MOST_TREES = 600
-PATIENCE = 40
-# Trees that a fold grows before it waits for the others.
-AT_A_TIME = 10
 FEWEST_OUTCOMES = 50
 
 # A higher value raises these, whatever else was recorded; slope and spread may move either way.
@@ -80,10 +77,10 @@ CANDIDATES = (
 # Penalties of the linear partner, from the shyest, and its shares of the log-odds; none comes first, and wins a tie.
 RIDGES = (300.0, 100.0, 30.0, 10.0)
 SHARES = (0.0, 0.25, 0.5, 0.75)
-# With more outcomes than this the first candidate serves, and the search is spared.
+# Up to so many outcomes every candidate is tried, and a linear partner: with more, trees lose nothing to either.
+FEW_OUTCOMES = 1_000
+# Up to so many, those with as many leaves as the first; with more the first serves, and the search is spared.
 MANY_OUTCOMES = 5_000
-# With more outcomes than this trees lose nothing to a straight line, and no partner is tried.
-MANY_FOR_A_PARTNER = 1_000
 
 
 @dataclass(frozen=True)
@@ -190,9 +187,8 @@ def grow(
     fold = person_folds(rows.person, np.where(rows.known, rows.outcome, 0), seed)
     taught, learnt = rows.take(rows.known), fold[rows.known]
     fixed = fixed_parameters(rows.features, target, engine, seed)
-    tried = candidates if taught.events <= MANY_OUTCOMES else candidates[:1]
-    searches = [_search(taught, learnt, trees, fixed) for trees in tried]
-    partners = _partners(taught, learnt, fixed) if taught.events <= MANY_FOR_A_PARTNER else None
+    searches = [_search(taught, learnt, trees, fixed) for trees in _worth_trying(candidates, taught.events)]
+    partners = _partners(taught, learnt, fixed) if taught.events <= FEW_OUTCOMES else None
     recipes = [_chosen(searches, partners, taught, learnt, [f for f in range(FOLDS) if f != k]) for k in range(FOLDS)]
     recipe = _chosen(searches, partners, taught, learnt, list(range(FOLDS)))
     if elsewhere is not None:
@@ -403,23 +399,22 @@ class _Search:
 _Partners = tuple[list[list[Linear]], Floats]
 
 
+def _worth_trying(candidates: tuple[Trees, ...], events: int) -> list[Trees]:
+    if events <= FEW_OUTCOMES:
+        return list(candidates)
+    first = candidates[0]
+    alike = [trees for trees in candidates if trees.num_leaves == first.num_leaves]
+    return alike if events <= MANY_OUTCOMES else [first]
+
+
 def _search(rows: Rows, fold: Ints, trees: Trees, fixed: dict[str, object]) -> _Search:
     """Grow trees without each fold, side by side, until their mean log-loss has long stopped falling."""
     parameters = {**fixed, **asdict(trees), "num_threads": 1}
     data = _dataset(rows, parameters).construct()
     boosters = [_without(data, np.flatnonzero(fold == held_out), parameters) for held_out in range(FOLDS)]
-    losses = np.empty((FOLDS, 0))
-    # A thread a fold: LightGBM's own threads wait for each other at every split.
-    with ThreadPoolExecutor(os.cpu_count(), initializer=_quieten) as pool:
-        while losses.shape[1] < MOST_TREES and _still_falling(losses):
-            losses = np.hstack([losses, np.array(list(pool.map(_some_trees_more, boosters)))])
+    losses = grow_side_by_side(boosters)
     # What is kept are the trees, without the rows that they were grown on.
     return _Search(trees, [lgb.Booster(model_str=_text(booster)) for booster in boosters], losses)
-
-
-def _quieten() -> None:
-    """Let LightGBM write nothing to stdout from this thread; it keeps its verbosity by thread."""
-    lgb.Dataset(np.zeros((2, 1)), params={"verbosity": -1}).construct()
 
 
 def _dataset(rows: Rows, parameters: dict[str, object]) -> lgb.Dataset:
@@ -428,25 +423,11 @@ def _dataset(rows: Rows, parameters: dict[str, object]) -> lgb.Dataset:
     )
 
 
-def _some_trees_more(booster: lgb.Booster) -> list[float]:
-    """Grow trees; return the log-loss on the fold that was held out after each."""
-    losses = []
-    for _ in range(AT_A_TIME):
-        booster.update()
-        losses.append(float(booster.eval_valid()[0][2]))
-    return losses
-
-
 def _without(data: lgb.Dataset, held_out: Ints, parameters: dict[str, object]) -> lgb.Booster:
     rest = np.setdiff1d(np.arange(data.num_data()), held_out)
     booster = lgb.Booster({**parameters, "metric": "binary_logloss"}, data.subset(rest.tolist()))
     booster.add_valid(data.subset(held_out.tolist()), "held out")
     return booster
-
-
-def _still_falling(losses: Floats) -> bool:
-    trees = int(losses.shape[1])
-    return trees == 0 or trees - 1 - int(losses.mean(axis=0).argmin()) < PATIENCE
 
 
 def _chosen(searches: list[_Search], partners: _Partners | None, rows: Rows, fold: Ints, folds: list[int]) -> Recipe:

@@ -49,9 +49,9 @@ def draw_all(trained: Trained, folder: Path) -> None:
 
 
 def roc(trained: Trained) -> Figure:
-    """Draw the receiver operating characteristic of the out-of-fold risks."""
-    rows, risk = _known(trained)
-    curve = roc_curve(rows.outcome, risk, rows.weight)
+    """Draw the receiver operating characteristic of the out-of-fold log-odds, which rank as the risks served do."""
+    rows, grown = trained.evidence.rows, trained.evidence.grown
+    curve = roc_curve(rows.outcome, grown.margin, rows.weight)
     figure = _figure(trained)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=REFERENCE, linewidth=1, linestyle="--", label="chance")

@@ -129,11 +129,11 @@ class _Ground:
         events = int(self.rows.outcome[known].sum())
         return FEWEST <= events <= int(known.sum()) - FEWEST
 
-    def measured(self, risk: Floats) -> Validation:
-        """Measure risks where they are known."""
-        of = np.isfinite(risk) & self.rows.known
-        rows = self.rows
-        return validate(rows.outcome[of], risk[of], rows.weight[of], rows.person[of], seed=self.seed)
+    def measured(self, risk: Floats, rank: Floats) -> Validation:
+        """Measure risks where they are known; like the model they rank as they did before they were recalibrated."""
+        of, rows = np.isfinite(risk) & self.rows.known, self.rows
+        columns = (rows.outcome[of], risk[of], rows.weight[of], rows.person[of])
+        return validate(*columns, rank=rank[of], seed=self.seed)
 
     def behind(self, rank: Floats) -> Estimate:
         """Return the AUROC of the model minus that of a ranking, where it is known."""
@@ -195,8 +195,8 @@ def _regression(ground: _Ground) -> Rival:
         gives="risk",
         computable=1.0,
         range_width=None,
-        raw=ground.measured(expit(margin)),
-        recalibrated=ground.measured(risk),
+        raw=ground.measured(expit(margin), margin),
+        recalibrated=ground.measured(risk, margin),
         difference=ground.behind(margin),
         decision=ground.decision(LOGISTIC, risk),
         benefit=ground.benefit(risk),
@@ -225,8 +225,8 @@ def _published(score: Comparator, sample: Sample, ground: _Ground) -> Rival:
         gives=gives,
         computable=ground.share(computed),
         range_width=_range_width(score, sample.profiles.filter(~computed & ground.rows.known)),
-        raw=ground.measured(rank) if enough and gives == "risk" else None,
-        recalibrated=ground.measured(risk) if enough else None,
+        raw=ground.measured(rank, rank) if enough and gives == "risk" else None,
+        recalibrated=ground.measured(risk, rank) if enough else None,
         difference=ground.behind(rank) if enough else None,
         decision=ground.decision(score.name, risk) if enough else None,
         benefit=ground.benefit(risk) if enough else None,

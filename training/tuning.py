@@ -30,14 +30,13 @@ from features.errors import WeibingError
 from training.fit import (
     CANDIDATES,
     FOLDS,
-    MOST_TREES,
-    PATIENCE,
     Rows,
     Trees,
     fixed_parameters,
     person_folds,
     require_outcomes,
 )
+from training.growing import MOST_TREES, PATIENCE
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -60,6 +60,12 @@ def test_contributions_sum_to_the_margin():
     np.testing.assert_allclose(partner.contributions(MATRIX).mean(axis=0), 0, atol=1e-12)
 
 
+def test_a_row_alone_has_the_margin_that_it_has_among_others():
+    partner = fitted()
+    alone = [partner.margin(MATRIX[[row]])[0] for row in range(50)]
+    np.testing.assert_array_equal(alone, partner.margin(MATRIX)[:50])
+
+
 def test_a_skewed_feature_is_taken_in_logs_and_the_others_are_not():
     assert np.isnan(fitted().scale.offset).tolist() == [True, True, False, True]
 

@@ -51,8 +51,8 @@ def shown(sample: Sample, risk: np.ndarray | None = None) -> dict[str, Rival]:
     """Measure the rivals beside a model that gives these risks."""
     matrix = sample.profiles.select("age", "sbp_latest").to_numpy()
     rows = Rows(("age", "sbp_latest"), matrix, sample.outcome, sample.weight, sample.person)
-    margin = np.zeros(N)
     risk = np.full(N, 0.5) if risk is None else risk
+    margin = np.log(risk / (1 - risk))
     recipe = Recipe(Trees(8, 0.05, 20, 5.0, 0.5, 0.7), 1)
     grown = Grown(Fitted("", None, 0.0), (), margin, risk, np.arange(N) % 5, recipe, np.zeros(1), 0)
     return {rival.name: rival for rival in rivals(sample, rows, grown)}
