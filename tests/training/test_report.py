@@ -218,6 +218,12 @@ def test_what_could_not_be_validated_is_a_limitation(written):
     assert "4.9 Was the model measured on data other than those it was made of? no" in text
 
 
+def test_features_that_repeat_others_are_told_in_one_row(written):
+    twins = {"sbp_max_2y": "the same as sbp_latest in every row", "dbp_max_2y": "the same as dbp_latest in every row"}
+    assert written("en", dropped=twins).count("the same as another feature in every row") == 1
+    assert "与另一特征逐行相同" in written("zh", dropped=twins)
+
+
 def test_an_item_that_a_program_cannot_know_is_left_to_the_county(written, small_trained):
     assert "To be filled in by the county: the ethics committee" in Elements(written("en")).text
     assert "由县级填写： 伦理委员会名称" in Elements(written("zh")).text

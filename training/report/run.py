@@ -41,6 +41,8 @@ SENSITIVE = frozenset(
     }
 )
 TIER_NAMES = ("moderate", "high", "very_high")
+# How the reason begins of a feature that repeats another, which is named behind it.
+REPEATS = "the same as"
 IN_PERCENT = ("sensitivity_top_", "ppv_top_")
 
 
@@ -257,11 +259,9 @@ class Run:
 
     def reasons(self) -> dict[str, list[str]]:
         """Return the features that were left out, by the reason, the most frequent first."""
-        counted = Counter(self.evidence.dropped.values())
-        return {
-            reason: [name for name, why in self.evidence.dropped.items() if why == reason]
-            for reason, _ in counted.most_common()
-        }
+        dropped = {name: REPEATS if why.startswith(REPEATS) else why for name, why in self.evidence.dropped.items()}
+        counted = Counter(dropped.values())
+        return {reason: [name for name, why in dropped.items() if why == reason] for reason, _ in counted.most_common()}
 
     def _ages(self) -> str:
         low, high = self.target.age
