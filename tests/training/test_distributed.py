@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dask
@@ -64,10 +65,9 @@ def case(tmp_path_factory) -> Case:
     return Case(store, engine, cohort, rows_of(sample, engine)[0])
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+@contextmanager
+def two_workers(folder: str):
     """Two worker processes of one thread and 1 GiB each, without a dashboard."""
-    folder = str(tmp_path_factory.mktemp("dask"))
     with (
         dask.config.set({"temporary-directory": folder, "distributed.dashboard.link": ""}),
         LocalCluster(
@@ -77,7 +77,17 @@ def cluster(tmp_path_factory):
             dashboard_address=None,
             local_directory=folder,
         ) as started,
+        Client(started, set_as_default=False) as client,
     ):
+        # One that comes late would leave the first run to the other alone, and its trees would be others.
+        client.wait_for_workers(WORKERS)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Workers that live through all tests: another in the place of one would have another rank, and grow other trees."""
+    with two_workers(str(tmp_path_factory.mktemp("dask"))) as started:
         yield started
 
 
@@ -205,11 +215,13 @@ def test_a_worker_that_does_not_see_the_store_is_refused(case, address):
             client.run(exec, "from training import distributed as d; d._seen = d.there", {}, workers=[one])
 
 
-def test_a_worker_lost_while_it_trains_is_said_and_not_waited_for(case, address):
-    def kill(said: str) -> None:
-        if "without fold 1" in said:
-            with Client(address, set_as_default=False) as client:
-                os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+def test_a_worker_lost_while_it_trains_is_said_and_not_waited_for(case, tmp_path):
+    with two_workers(str(tmp_path)) as doomed:
 
-    with pytest.raises(WeibingError, match="The Dask cluster lost its worker tcp://"):
-        case.boosters(address, progress=kill)
+        def kill(said: str) -> None:
+            if "without fold 1" in said:
+                with Client(doomed.scheduler_address, set_as_default=False) as client:
+                    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+        with pytest.raises(WeibingError, match="The Dask cluster lost its worker tcp://"):
+            case.boosters(doomed.scheduler_address, progress=kill)
