@@ -86,7 +86,7 @@ def two_workers(folder: str):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Workers that live through all tests: another in the place of one would have another rank, and grow other trees."""
+    """Workers that live through all tests: another in the place of one would have another rank, and other trees."""
     with two_workers(str(tmp_path_factory.mktemp("dask"))) as started:
         yield started
 
