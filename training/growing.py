@@ -32,7 +32,7 @@ def grow_side_by_side(boosters: list[lgb.Booster]) -> Floats:
     """
     race = _Race(boosters)
     threads = min(os.cpu_count() or 1, len(boosters))
-    with ThreadPoolExecutor(threads, initializer=_quieten) as pool:
+    with ThreadPoolExecutor(threads, initializer=quieten) as pool:
         for runner in [pool.submit(race.run) for _ in range(threads)]:
             runner.result()
     return race.losses()
@@ -83,15 +83,17 @@ class _Race:
             after = min(map(len, self._losses))
             if grown is None:
                 self._enough = before
-            elif self._enough is None and after > before and not _still_falling(self._losses, after):
+            elif self._enough is None and after > before and not self._still_falling(after):
                 self._enough = after
             self._turn.notify_all()
 
+    def _still_falling(self, trees: int) -> bool:
+        return still_falling(np.mean([losses[:trees] for losses in self._losses], axis=0))
 
-def _still_falling(losses: list[list[float]], trees: int) -> bool:
-    """Whether more trees than the first so many could still lower the mean over the folds."""
-    mean = np.mean([each[:trees] for each in losses], axis=0)
-    return trees < MOST_TREES and trees - 1 - int(mean.argmin()) < PATIENCE
+
+def still_falling(log_loss: Floats) -> bool:
+    """Whether more trees could still lower the mean log-loss of the folds, given that after each tree so far."""
+    return len(log_loss) < MOST_TREES and len(log_loss) - 1 - int(log_loss.argmin()) < PATIENCE
 
 
 def _some_trees_more(booster: lgb.Booster) -> list[float]:
@@ -103,6 +105,6 @@ def _some_trees_more(booster: lgb.Booster) -> list[float]:
     return losses
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Let LightGBM write nothing to stdout from this thread; it keeps its verbosity by thread."""
     lgb.Dataset(np.zeros((2, 1)), params={"verbosity": -1}).construct()

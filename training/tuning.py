@@ -36,7 +36,7 @@ from training.fit import (
     person_folds,
     require_outcomes,
 )
-from training.growing import MOST_TREES, PATIENCE
+from training.growing import MOST_TREES, PATIENCE, quieten, still_falling
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -229,8 +229,8 @@ def _losses(trial: Trial, folds: _Folds) -> Floats:
     """
     boosters, rate = folds.boosters(Trees(**trial.params)), trial.params["learning_rate"]
     losses: list[list[float]] = []
-    with ThreadPoolExecutor(os.cpu_count(), initializer=_quieten) as pool:
-        while len(losses) < MOST_TREES and _still_falling(losses):
+    with ThreadPoolExecutor(os.cpu_count(), initializer=quieten) as pool:
+        while not losses or still_falling(np.mean(losses, axis=1)):
             losses.append(list(pool.map(_one_tree_more, boosters)))
             compared, before = (int(trees * rate / LEARNT_BETWEEN) for trees in (len(losses), len(losses) - 1))
             if compared > before:
@@ -240,18 +240,9 @@ def _losses(trial: Trial, folds: _Folds) -> Floats:
     return np.array(losses)
 
 
-def _quieten() -> None:
-    """Let LightGBM write nothing to stdout from this thread; it keeps its verbosity by thread."""
-    lgb.Dataset(np.zeros((2, 1)), params={"verbosity": -1}).construct()
-
-
 def _one_tree_more(booster: lgb.Booster) -> float:
     booster.update()
     return float(booster.eval_valid()[0][2])
-
-
-def _still_falling(losses: list[list[float]]) -> bool:
-    return not losses or len(losses) - 1 - int(np.mean(losses, axis=1).argmin()) < PATIENCE
 
 
 def _tuned(ended: list[FrozenTrial]) -> Tuned:
