@@ -20,6 +20,7 @@ from training.comparators.inputs import (
     all_of,
     any_of,
     inputs,
+    rows_of,
     zero_by_absence,
 )
 
@@ -169,14 +170,23 @@ class PointScore(Comparator):
         return self.score(profiles)
 
     @property
-    @abstractmethod
     def bands(self) -> Mapping[str, float]:
-        """The name of each band, and the score from which it holds, lowest first."""
+        """The name of each band, and the score from which it holds, lowest first; none where its authors name none."""
+        return {row["band"]: float(row["at_least"]) for row in band_rows(self.name)}
+
+    def computable(self, profiles: pl.DataFrame) -> Bools:
+        """Return where there is a score."""
+        return ~np.isnan(self.score(profiles))
 
     def reaches(self, profiles: pl.DataFrame, threshold: float) -> Floats:
         """Return 1 where the score is this or higher whatever is missing, 0 where it cannot be, NaN where it may be."""
         low, high = self.bounds(profiles)
         return np.where(low >= threshold, 1.0, np.where(high < threshold, 0.0, np.nan))
+
+
+def band_rows(score: str) -> list[dict[str, str]]:
+    """Return the rows of a score's bands."""
+    return [row for row in rows_of("bands.csv") if row["score"] == score]
 
 
 def _everybody(profiles: pl.DataFrame) -> Bools:

@@ -1,14 +1,12 @@
 """The electronic frailty index: the share of 36 deficits that the records show."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from training.comparators.base import PointScore, weakest
-from training.comparators.inputs import Bools, Floats, Input, column
-from training.comparators.points import band_rows, bands_of
+from training.comparators.base import PointScore, band_rows, weakest
+from training.comparators.inputs import Floats, Input, column
 
 INDEX, ASSESSABLE = "frailty_index_latest", "frailty_assessable_latest"
 DEFICITS = 36
@@ -32,15 +30,6 @@ class FrailtyIndex(PointScore):
     def inputs(self) -> tuple[Input, ...]:
         """The index and the number of deficits that can be assessed."""
         return (Input("frailty_index", (INDEX,)), Input("deficits_assessable", (ASSESSABLE,), high=DEFICITS))
-
-    @property
-    def bands(self) -> Mapping[str, float]:
-        """Fit, and mild, moderate and severe frailty."""
-        return bands_of(self.name)
-
-    def computable(self, profiles: pl.DataFrame) -> Bools:
-        """Return where the records show any deficit, or that one could be assessed."""
-        return ~np.isnan(self.score(profiles))
 
     def score(self, profiles: pl.DataFrame) -> Floats:
         """Return the index, shape (n,), of all 36 deficits; NaN where none can be assessed."""

@@ -10,7 +10,6 @@ import polars as pl
 
 from training.comparators.base import PointScore, weakest
 from training.comparators.inputs import Bools, Floats, Input, all_of, inputs, number, rows_of
-from training.comparators.points import bands_of
 
 TABLE = "kdigo.csv"
 AXES = ("egfr", "uacr")
@@ -39,15 +38,6 @@ class HeatMap(PointScore):
     def inputs(self) -> tuple[Input, ...]:
         """The two axes."""
         return tuple(inputs()[axis] for axis in AXES)
-
-    @property
-    def bands(self) -> Mapping[str, float]:
-        """The four levels."""
-        return bands_of(self.name)
-
-    def computable(self, profiles: pl.DataFrame) -> Bools:
-        """Return where both axes are known."""
-        return ~np.isnan(self.score(profiles))
 
     def score(self, profiles: pl.DataFrame) -> Floats:
         """Return the level, shape (n,); NaN where an axis is unknown."""

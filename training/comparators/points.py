@@ -1,6 +1,5 @@
 """Scores in points: each item that is answered with yes adds its own, and each that is unknown widens the bounds."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -8,7 +7,7 @@ from math import inf
 import numpy as np
 import polars as pl
 
-from training.comparators.base import PointScore, weakest
+from training.comparators.base import PointScore, band_rows, weakest
 from training.comparators.inputs import (
     Bools,
     Evidence,
@@ -78,16 +77,6 @@ def _item(name: str, rows: list[dict[str, str]]) -> Item:
     return Item(name, first["label_en"], first["label_zh"], float(first["points"]), evidence, asked)
 
 
-def band_rows(score: str) -> list[dict[str, str]]:
-    """Return the rows of a score's bands."""
-    return [row for row in rows_of("bands.csv") if row["score"] == score]
-
-
-def bands_of(score: str) -> dict[str, float]:
-    """Return the bands of a score: their names, and from which score on."""
-    return {row["band"]: float(row["at_least"]) for row in band_rows(score)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class ItemScore(PointScore):
     """The sum of the points of the items; or the total, where a clinic recorded that.
@@ -126,11 +115,6 @@ class ItemScore(PointScore):
         """Its items, and the total."""
         items = (Input(item.name, item.features) for item in self.items)
         return (*items, *([Input("total", (self.total,))] if self.total else []))
-
-    @property
-    def bands(self) -> Mapping[str, float]:
-        """Its bands."""
-        return bands_of(self.name)
 
     def computable(self, profiles: pl.DataFrame) -> Bools:
         """Return where the total is recorded, or every item is answered that the profile can tell a no of."""

@@ -1,13 +1,12 @@
 """The latest systolic pressure alone: what a ranking costs that asks for nothing else."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from training.comparators.base import PointScore
-from training.comparators.inputs import Bools, Floats, Input, inputs
+from training.comparators.inputs import Floats, Input, inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +27,6 @@ class SystolicPressure(PointScore):
     def inputs(self) -> tuple[Input, ...]:
         """The pressure."""
         return (inputs()["sbp"],)
-
-    @property
-    def bands(self) -> Mapping[str, float]:
-        """None."""
-        return {}
-
-    def computable(self, profiles: pl.DataFrame) -> Bools:
-        """Return where it was measured."""
-        return ~np.isnan(self.score(profiles))
 
     def score(self, profiles: pl.DataFrame) -> Floats:
         """Return the pressure, shape (n,); NaN where it was not measured."""
