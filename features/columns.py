@@ -49,20 +49,67 @@ class Columns(NamedTuple):
 def read_columns(shard: Path) -> Columns:
     """Read a shard as columns."""
     with pq.ParquetFile(shard, read_dictionary=list(TEXTS), memory_map=True) as file:
-        schema = file.schema_arrow
-        told = {name: schema.field(name).type for name in schema.names}
-        as_written = all(told.get(name) == kind for name, kind in AS_WRITTEN.items())
-        if not as_written or "unit" not in told or not file.metadata.num_rows:
-            return columns_of(normalised(pl.read_parquet(shard)))
-        table = file.read(columns=[*AS_WRITTEN, *TEXTS]).unify_dictionaries()
+        as_written = _is_as_written(file)
+        table = file.read(columns=[*AS_WRITTEN, *TEXTS]) if as_written else None
+    columns = None if table is None else _of_table(table)
+    return columns_of(normalised(pl.read_parquet(shard))) if columns is None else columns
+
+
+def read_columns_part(shard: Path, part: int, parts: int) -> Columns:
+    """Read one of several parts of a shard, each of whole residents and of about as many events.
+
+    Only the part is in memory, unless residents are not in order in the shard.
+    """
+    with pq.ParquetFile(shard, read_dictionary=list(TEXTS), memory_map=True) as file:
+        subject = file.read(columns=["subject_id"])["subject_id"].to_numpy()
+        if not (subject[1:] >= subject[:-1]).all():
+            return _of_residents(shard, np.array_split(np.unique(subject), parts)[part])
+        start, stop = (_first_of_resident(subject, len(subject) * edge // parts) for edge in (part, part + 1))
+        table = _rows_of(file, start, stop) if _is_as_written(file) and start < stop else None
+    columns = None if table is None else _of_table(table)
+    if columns is None:
+        columns = columns_of(normalised(pl.scan_parquet(shard).slice(start, stop - start).collect()))
+    return columns
+
+
+def _of_residents(shard: Path, residents: Ints) -> Columns:
+    events = pl.scan_parquet(shard).filter(pl.col("subject_id").is_in(residents.tolist())).collect()
+    return columns_of(normalised(events))
+
+
+def _is_as_written(file: pq.ParquetFile) -> bool:
+    schema = file.schema_arrow
+    told = {name: schema.field(name).type for name in schema.names}
+    as_written = all(told.get(name) == kind for name, kind in AS_WRITTEN.items())
+    return bool(as_written and "unit" in told and file.metadata.num_rows)
+
+
+def _of_table(table: pa.Table) -> Columns | None:
+    """Return the columns of a table of events, or None where they are not sorted."""
+    table = table.unify_dictionaries()
     subject, time = table["subject_id"].to_numpy(), clock(table["time"].to_numpy())
     resident, starts, ordered = segments(subject, time)
     if not ordered:
-        return columns_of(normalised(pl.read_parquet(shard)))
+        return None
     code, codes = _of_dictionary(table["code"])
     unit, units = _of_dictionary(table["unit"])
     pair, pairs = _paired(code, codes, unit, units)
     return Columns(resident, starts, time, table["numeric_value"].to_numpy(), pair, pairs)
+
+
+def _first_of_resident(subject: Ints, row: int) -> int:
+    """Return where the resident of a row begins."""
+    while 0 < row < len(subject) and subject[row - 1] == subject[row]:
+        row -= 1
+    return row
+
+
+def _rows_of(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
+    """Read the rows ``[start, stop)``, with no more of the file than the groups that they lie in."""
+    ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    first, last = (int(np.searchsorted(ends, row, side="right")) for row in (start, stop - 1))
+    table = file.read_row_groups(list(range(first, last + 1)), columns=[*AS_WRITTEN, *TEXTS])
+    return table.slice(start - (int(ends[first - 1]) if first else 0), stop - start)
 
 
 def columns_of(events: pl.DataFrame) -> Columns:

@@ -12,6 +12,7 @@ record comes again, what it tells now takes the place of what it told before. An
 survives a kill at any point: see generation.py.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -105,6 +106,11 @@ def canonical(events: pl.DataFrame) -> pl.DataFrame:
 def resident_hash(subject_id: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return a stable 64-bit hash of each resident, shape as given (splitmix64, Steele et al. 2014)."""
     return scrambled(subject_id)
+
+
+def shard_of(subject_id: int, bits: int) -> str:
+    """Return the name of the shard, among ``2 ** bits``, that holds a resident's events."""
+    return _shard_name(int(_shard_number(resident_hash(np.array([subject_id])), bits)[0]))
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,11 @@ class EventStore:
         """The shards' files, in order of name."""
         return settled(self.path, lambda: sorted((self.path / "data").rglob("*.parquet")))
 
+    @property
+    def state(self) -> str:
+        """A fingerprint of the shards' names, sizes and times of change: another one means other records."""
+        return settled(self.path, lambda: _state(self.path, self.timezone))
+
     def read(self, shard: Path) -> pl.DataFrame:
         """Read all events of a shard, sorted by resident and time."""
         return normalised(pl.read_parquet(shard))
@@ -294,8 +305,7 @@ class EventStore:
         return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
 
     def _shards_of(self, subject_id: int, bits: int) -> list[Path]:
-        number = _shard_number(resident_hash(np.array([subject_id])), bits)[0]
-        path = self.path / "data" / _shard_name(int(number))
+        path = self.path / "data" / shard_of(subject_id, bits)
         return [path] if path.exists() else []
 
     def _describe(self, shards: list[Path]) -> None:
@@ -402,6 +412,14 @@ def _codes(shards: list[Path]) -> pl.DataFrame:
     parents = pl.Series("parent_codes", [None] * len(codes), pl.List(pl.String))
     described = pl.Series("description", labels, pl.String)
     return pl.DataFrame([pl.Series("code", codes, pl.String), described, parents])
+
+
+def _state(path: Path, timezone: str) -> str:
+    told = [timezone]
+    for shard in sorted((path / "data").rglob("*.parquet")):
+        found = shard.stat()
+        told.append(f"{shard.relative_to(path)} {found.st_size} {found.st_mtime_ns}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def _shard_bits(path: Path) -> int | None:

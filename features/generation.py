@@ -165,7 +165,7 @@ def _lock(lock: IO[str], path: Path) -> None:
 
 
 def _linked(path: Path) -> tuple[Path, int]:
-    folder, lock = _locked_folder(path)
+    folder, lock = locked_folder(path, READING)
     try:
         shutil.copytree(path / "metadata", folder / "metadata")
         shutil.copytree(path / "data", folder / "data", copy_function=os.link)
@@ -176,10 +176,10 @@ def _linked(path: Path) -> tuple[Path, int]:
     return folder, lock
 
 
-def _locked_folder(path: Path) -> tuple[Path, int]:
-    """Make a folder that no writer takes for one that a killed reader left."""
+def locked_folder(path: Path, prefix: str) -> tuple[Path, int]:
+    """Make a folder that nobody takes for one that a killed reader left; return it and the lock to close afterwards."""
     while True:
-        folder = Path(mkdtemp(prefix=READING, dir=path))
+        folder = Path(mkdtemp(prefix=prefix, dir=path))
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -196,10 +196,11 @@ def _finish_interrupted_swap(path: Path) -> None:
     for left in (ready, path / "data.old", *path.glob(f"{APPENDING}*")):
         shutil.rmtree(left, ignore_errors=True)
     for left in path.glob(f"{READING}*"):
-        _remove_unless_held(left)
+        remove_unless_held(left)
 
 
-def _remove_unless_held(folder: Path) -> None:
+def remove_unless_held(folder: Path) -> None:
+    """Remove a locked folder whose process was killed."""
     with suppress(FileNotFoundError):
         lock = os.open(folder, os.O_RDONLY)
         try:
