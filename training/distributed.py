@@ -11,10 +11,8 @@ A Dask cluster runs whatever it is sent. Its scheduler and workers belong behind
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from logging import getLogger
 from pathlib import Path
 from threading import Lock
@@ -29,6 +27,7 @@ from features.engine import KEYS, Engine
 from features.errors import WeibingError
 from features.events import EventStore
 from training.fit import FOLDS, Elsewhere
+from training.machines import connected, require_alike
 from training.sampling import lots
 
 if TYPE_CHECKING:
@@ -42,13 +41,10 @@ Ints = NDArray[np.int64]
 
 T = TypeVar("T")
 
-SECONDS_TO_ANSWER = 15
 SECONDS_BETWEEN_LOOKS = 2
 # Where the cluster's machines found each other says nothing about a model.
 OF_THE_NETWORK = ("[machines:", "[local_listen_port:", "[num_machines:", "[time_out:", "[num_threads:")
 ONE_SHARD_AT_A_TIME = Lock()
-# Distributions whose versions decide what a profile and a tree are.
-SAME_EVERYWHERE = ("weibing", "lightgbm", "numpy", "polars")
 
 
 @dataclass(frozen=True)
@@ -144,10 +140,12 @@ def boosters_on_cluster(
     """
     # Each worker grows with as many threads as it was given.
     settings = {name: value for name, value in parameters.items() if name != "num_threads"} | {"n_estimators": rounds}
-    with _connected(address) as client, store.held() as still:
+    # Else it prints to stdout, where results go.
+    lgb.register_logger(getLogger("lightgbm"))
+    with connected(address) as client, store.held() as still:
         # Workers start elsewhere than in this folder.
         seen = replace(still, path=still.path.resolve())
-        _require_alike(client, seen)
+        require_alike(client, seen)
         cluster = _Cluster(client, tuple(sorted(client.nthreads())))
         return cluster.watched(partial(_all_grown, cluster, seen, rows, features, engine, settings, progress))
 
@@ -220,62 +218,6 @@ def _all_grown(
         progress(f"cluster: growing {settings['n_estimators']} trees {of}")
         grown.append(_grown(cluster, parts, fold, features, settings))
     return grown[0], tuple(grown[1:])
-
-
-@contextmanager
-def _connected(address: str) -> Iterator["Client"]:
-    """Give a client of the cluster.
-
-    Raises
-    ------
-    WeibingError
-        If no scheduler answers.
-    """
-    # Dask takes half a second to import, and few need it.
-    from distributed import Client  # noqa: PLC0415
-
-    # Else it prints to stdout, where results go.
-    lgb.register_logger(getLogger("lightgbm"))
-    try:
-        client = Client(address, timeout=SECONDS_TO_ANSWER, set_as_default=False, name="weibing")
-    except (OSError, ValueError) as error:
-        raise WeibingError(
-            f"No Dask scheduler answers at {address}: {error}. Start one with: dask scheduler"
-        ) from error
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def _require_alike(client: "Client", store: EventStore) -> None:
-    """Refuse workers that would see other records, or compute otherwise than this machine.
-
-    Raises
-    ------
-    WeibingError
-        Naming the worker.
-    """
-    # A store that is held is a folder that has just appeared: every worker must see it, and all its shards.
-    ours = _seen(store.path)
-    theirs = client.run(_seen, store.path)
-    if not theirs:
-        raise WeibingError(f"The Dask cluster at {client.scheduler.address} has no workers. Start some: dask worker")
-    for worker, seen in theirs.items():
-        if seen["shards"] != ours["shards"]:
-            raise WeibingError(
-                f"The worker {worker} does not see the store {store.place} as this machine does. Put the store on a"
-                " disk that all share, and mount it at the same path everywhere."
-            )
-        other = [f"{name} {seen[name]}, not {ours[name]}" for name in SAME_EVERYWHERE if seen[name] != ours[name]]
-        if other:
-            raise WeibingError(f"The worker {worker} runs {'; '.join(other)}. Install the same versions everywhere.")
-
-
-def _seen(path: Path) -> dict[str, str]:
-    """Return what a machine runs, and which shards it sees."""
-    shards = [f"{shard.name} {shard.stat().st_size}" for shard in sorted((path / "data").rglob("*.parquet"))]
-    return {"shards": "\n".join(shards)} | {name: version(name) for name in SAME_EVERYWHERE}
 
 
 def _filled(

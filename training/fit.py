@@ -26,6 +26,7 @@ from training.calibrate import recalibrate
 from training.fitted import FEW_ROWS, Fitted, tree_margins
 from training.growing import grow_side_by_side
 from training.linear import Linear, linear_path
+from training.shapley import require_plain_trees
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -514,4 +515,7 @@ def _out_of_fold(fitted: list[Fitted], rows: Rows, fold: Ints) -> Floats:
 
 
 def _text(booster: lgb.Booster, rounds: int = -1) -> str:
-    return str(booster.model_to_string(num_iteration=rounds))
+    """Return trees as text, if they can be explained exactly."""
+    text = str(booster.model_to_string(num_iteration=rounds))
+    require_plain_trees(text)
+    return text

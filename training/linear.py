@@ -4,7 +4,9 @@ On few outcomes a straight line often ranks as well as trees, and errs elsewhere
 than either. It is a sum over features, so contributions stay exact, and its signs are bound like the trees' splits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from scipy.optimize import Bounds, minimize
 from scipy.special import expit
 
 from features.compiled import compiled
+from training.shapley import Columns
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -83,9 +86,11 @@ class Linear:
 
     def terms(self, matrix: Floats | Singles) -> Floats:
         """Return each feature's share of the log-odds, shape (rows, features)."""
-        known = ~np.isnan(matrix)
-        scaled = np.where(known, self.scale(matrix), 0.0)
-        return np.where(known, scaled * self.coefficient, self.unknown)
+        columns, lines = np.ascontiguousarray(matrix.T), lines_of([self])
+        told = np.empty(columns.shape)
+        for feature, values in enumerate(columns):
+            fill_term(lines, 0, feature, values, told[feature])
+        return np.ascontiguousarray(told.T)
 
     def margin(self, matrix: Floats | Singles) -> Floats:
         """Return log-odds, shape (rows,)."""
@@ -119,6 +124,49 @@ class Linear:
             return cls(float(told["intercept"]), scale=Scale(**scale), **named)  # type: ignore[arg-type]
         except (KeyError, TypeError) as error:
             raise ValueError(f"the linear partner is damaged: {error}") from error
+
+
+class Lines(NamedTuple):
+    """Partners laid out for compiled functions: each array of shape (partners, features) but `intercept`, (partners,).
+
+    `moves` says whether a feature moves the log-odds at all; the others are those of :class:`Linear`.
+    """
+
+    intercept: Floats
+    moves: Bools
+    coefficient: Floats
+    unknown: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    offset: Floats
+    centre: Floats
+    spread: Floats
+
+
+def lines_of(partners: Sequence[Linear]) -> Lines:
+    """Lay partners of the same features out; there may be none."""
+    own = {name: [getattr(each, name) for each in partners] for name in ("coefficient", "unknown", "mean")}
+    scale = {of.name: [getattr(each.scale, of.name) for each in partners] for of in fields(Scale)}
+    laid = {name: np.atleast_2d(np.array(rows, np.float64)) for name, rows in {**own, **scale}.items()}
+    moves = (laid["coefficient"] != 0) | (laid["unknown"] != 0)
+    return Lines(np.array([each.intercept for each in partners], np.float64), moves, **laid)
+
+
+@compiled
+def fill_term(lines: Lines, partner: int, feature: int, values: Columns, told: Floats) -> None:
+    """Write a feature's share of a partner's log-odds for values of it, each of shape (n,)."""
+    low, high = lines.low[partner, feature], lines.high[partner, feature]
+    centre, spread = lines.centre[partner, feature], lines.spread[partner, feature]
+    coefficient, unknown = lines.coefficient[partner, feature], lines.unknown[partner, feature]
+    offset = lines.offset[partner, feature]
+    for row in range(len(values)):
+        told[row] = min(max(np.float64(values[row]), low), high)
+    if not np.isnan(offset):
+        for row in range(len(values)):
+            told[row] = np.log(offset + told[row])
+    for row in range(len(values)):
+        told[row] = unknown if np.isnan(values[row]) else (told[row] - centre) / spread * coefficient
 
 
 @compiled

@@ -7,8 +7,11 @@ A folder of plain files, no pickle:
     folds/0.txt …     the models of the cross-validation folds (0.json their partners), which give a score its range
     model.json        recalibration, features, versions, target, thresholds and fingerprint
     background.json   what the training residents looked like, feature by feature
+    standing.json     how their risks were spread among those of the same age and sex
+    explainer.npz     the tables that explain the trees; made again from them where it is missing or does not fit
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,12 +28,17 @@ from pydantic import TypeAdapter
 from features.cohort import Target
 from features.errors import WeibingError
 from features.profile import Profile
-from training.calibrate import Recalibration, expit
+from training.calibrate import Recalibration
 from training.fit import Recipe
-from training.fitted import Fitted
+from training.fitted import Assessed, Assessor, Fitted
 from training.linear import Linear
+from training.shapley import Codes, Columns, Explainer, read_tables, write_tables
+from training.standing import NOTHING_KNOWN, Standing
+from training.standing import as_json as standing_as_json
+from training.standing import from_json as standing_from_json
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Tier = Literal["low", "moderate", "high", "very high"]
 TIERS: tuple[Tier, ...] = ("low", "moderate", "high", "very high")
 Completeness = Literal["low", "moderate", "high"]
@@ -38,6 +46,10 @@ Completeness = Literal["low", "moderate", "high"]
 # How much of a model's gain must rest on features known of a resident for the grade.
 GRADES: tuple[tuple[float, Completeness], ...] = ((0.8, "high"), (0.5, "moderate"), (0.0, "low"))
 EXACT = 1e-9
+TABLES = "explainer.npz"
+MADE_READY = ("_explainer", "_assessor")
+# More than are taken one by one.
+WARM_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class RiskModel:
     whole: Fitted
     folds: tuple[Fitted, ...]
     background: Mapping[str, Background]
+    standing: Standing = NOTHING_KNOWN
 
     @property
     def booster_text(self) -> str:
@@ -99,13 +112,69 @@ class RiskModel:
             )
         return profiles.select(pl.col(name).cast(pl.Float64) for name in self.card.features).to_numpy()
 
+    @cached_property
+    def concept_names(self) -> tuple[str, ...]:
+        """The concepts of the features, sorted: the order of everything by concept."""
+        return tuple(sorted(set(self.card.concepts)))
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies everything that decides the scores: 16 hexadecimal digits, the same under any version."""
+        card = asdict(replace(self.card, version=""))
+        parts: list[object] = [card, standing_as_json(self.standing)]
+        for fitted in (self.whole, *self.folds):
+            partner = fitted.partner.as_dict() if fitted.partner else None
+            parts.append([fitted.booster_text, fitted.share, partner])
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def codes(self, columns: Columns) -> Codes:
+        """Return where each value lies among the thresholds of its feature, in all fits: all that trees look at.
+
+        Parameters
+        ----------
+        columns : shape (features, rows), NaN where unknown; C-contiguous
+
+        Returns
+        -------
+        shape (cuts, rows); the highest code of the type is unknown
+        """
+        return self._assessor.explainer.codes(columns)
+
+    def seen(self, columns: Columns, codes: Codes) -> Ints:
+        """Return a fingerprint of all that the model looks at in each row, shape (rows,).
+
+        Rows with the same fingerprint have the same scores. It is the same alone and among others.
+        """
+        return self._assessor.seen(columns, codes)
+
+    def assess(self, columns: Columns, codes: Codes | None = None) -> Assessed:
+        """Return risks, their ranges, and why, by concept.
+
+        A row alone and among others gives the same, bit for bit. Safe from any number of threads.
+
+        Parameters
+        ----------
+        columns : shape (features, rows), NaN where unknown; C-contiguous
+        codes : of the columns, where they are known already
+        """
+        return self._assessor.assess(columns, codes)
+
+    def warm(self) -> None:
+        """Run everything once that scores need, so that none waits for a compiler or a table."""
+        for kind in (np.float32, np.float64):
+            for rows in (1, WARM_ROWS):
+                nothing = np.full((len(self.card.features), rows), np.nan, kind)
+                codes = self.codes(nothing)
+                self.seen(nothing, codes)
+                self.assess(nothing, codes)
+
     def logit(self, matrix: Floats) -> Floats:
         """Return calibrated log-odds, shape (rows,)."""
-        return self.card.recalibration.logit(self.whole.margin(matrix))
+        return self._assessor.log_odds(_columns(matrix))
 
     def probability(self, matrix: Floats) -> Floats:
         """Return calibrated risks, shape (rows,)."""
-        return expit(self.logit(matrix))
+        return self._of_rows(matrix).probability
 
     def contributions(self, matrix: Floats) -> Floats:
         """Return each feature's share of the calibrated log-odds, shape (rows, features).
@@ -117,13 +186,12 @@ class RiskModel:
     @property
     def base(self) -> float:
         """The calibrated log-odds before anything is known of a resident."""
-        return self.card.recalibration.intercept + self.card.recalibration.slope * self.whole.base
+        return self._assessor.base
 
     def range(self, matrix: Floats) -> tuple[Floats, Floats]:
         """Return the lowest and highest risk that the fold models, and the model itself, give; each shape (rows,)."""
-        margins = [fitted.margin(matrix) for fitted in (self.whole, *self.folds)]
-        risks = np.stack([expit(self.card.recalibration.logit(margin)) for margin in margins])
-        return risks.min(axis=0), risks.max(axis=0)
+        assessed = self._of_rows(matrix)
+        return assessed.lower, assessed.upper
 
     def tier(self, probability: float) -> Tier:
         """Return the tier of a risk; a threshold belongs to the tier above it."""
@@ -131,8 +199,7 @@ class RiskModel:
 
     def known_gain(self, matrix: Floats) -> Floats:
         """Return how much of what the model rests on is known of each row, 0 to 1, shape (rows,)."""
-        importance = self.whole.importance
-        return np.asarray(~np.isnan(matrix) @ importance) if importance.any() else np.ones(len(matrix))
+        return self._of_rows(matrix).known_gain
 
     def by_concept(self, contributions: Floats) -> tuple[list[str], Floats]:
         """Sum contributions over the features of each concept.
@@ -141,19 +208,15 @@ class RiskModel:
         -------
         concepts, and their shares of the log-odds, shape (rows, concepts)
         """
-        concepts, belongs = self._belonging
-        return concepts, contributions @ belongs
-
-    @cached_property
-    def _belonging(self) -> tuple[list[str], Floats]:
-        """The concepts, and which feature belongs to which: shape (features, concepts), 0 or 1."""
-        concepts = sorted(set(self.card.concepts))
-        belongs = [[of == concept for concept in concepts] for of in self.card.concepts]
-        return concepts, np.array(belongs, np.float64)
+        belongs = [[of == concept for concept in self.concept_names] for of in self.card.concepts]
+        return list(self.concept_names), contributions @ np.array(belongs, np.float64)
 
     def with_version(self, version: str) -> "RiskModel":
         """Return the model under the version that a registry gave it."""
-        return replace(self, card=replace(self.card, version=version))
+        same = replace(self, card=replace(self.card, version=version))
+        # What was made ready stays so: the version decides no score.
+        vars(same).update({name: vars(self)[name] for name in MADE_READY if name in vars(self)})
+        return same
 
     def check(self, matrix: Floats) -> None:
         """Check on rows that reasons add up.
@@ -163,9 +226,32 @@ class RiskModel:
         ValueError
             If the base and contributions of a row are not its log-odds, within 1e-9.
         """
-        off = np.abs(self.base + self.contributions(matrix).sum(axis=1) - self.logit(matrix)).max(initial=0.0)
+        assessed = self._of_rows(matrix)
+        off = np.abs(self.base + assessed.contributions.sum(axis=0) - self.logit(matrix)).max(initial=0.0)
         if not off <= EXACT:
             raise ValueError(f"contributions of the {self.card.target.name} model miss its log-odds by {off:g}")
+
+    def _of_rows(self, matrix: Floats) -> Assessed:
+        return self.assess(_columns(matrix))
+
+    @cached_property
+    def _assessor(self) -> Assessor:
+        """The fits made ready."""
+        return Assessor.of(self.whole, self.folds, self.card.recalibration, self._explainer, self._group)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        """What explains the trees of all fits, by concept."""
+        return Explainer.of(self._texts, self._group)
+
+    @property
+    def _texts(self) -> list[str]:
+        return [fitted.booster_text for fitted in (self.whole, *self.folds)]
+
+    @cached_property
+    def _group(self) -> Ints:
+        """The number of each feature's concept, shape (features,)."""
+        return np.searchsorted(self.concept_names, self.card.concepts).astype(np.int64)
 
     def save(self, folder: Path) -> None:
         """Write the model's files into a folder."""
@@ -175,6 +261,8 @@ class RiskModel:
             _write_fitted(fitted, folder / "folds" / f"{number}.txt", folder / "folds" / f"{number}.json")
         _write(folder / "model.json", asdict(self.card))
         _write(folder / "background.json", {name: asdict(of) for name, of in self.background.items()})
+        _write(folder / "standing.json", standing_as_json(self.standing))
+        write_tables(folder / TABLES, self._explainer, self._texts, self._group)
 
     @classmethod
     def load(cls, folder: Path) -> "RiskModel":
@@ -193,7 +281,10 @@ class RiskModel:
             folds = [_read_fitted(path, path.with_suffix(".json")) for path in sorted((folder / "folds").glob("*.txt"))]
             whole = _read_fitted(folder / "booster.txt", folder / "partner.json")
             _require_partners(card.recipe.partner, [whole, *folds])
-            model = cls(card, whole, tuple(folds), background)
+            standing = standing_from_json(json.loads((folder / "standing.json").read_text(encoding="utf-8")))
+            model = cls(card, whole, tuple(folds), background, standing)
+            if (stored := read_tables(folder / TABLES, model._texts, model._group)) is not None:
+                vars(model)["_explainer"] = stored
             model.check(np.full((1, len(card.features)), np.nan))
         except (OSError, ValueError, lgb.basic.LightGBMError) as error:
             raise WeibingError(f"The model in {folder} cannot be loaded: {error}.") from error
@@ -218,6 +309,10 @@ def background_of(features: tuple[str, ...], matrix: Floats | NDArray[np.float32
         deciles = np.quantile(known, np.linspace(0, 1, 11)) if len(known) else []
         described[name] = Background(len(known) / max(len(column), 1), tuple(float(q) for q in deciles))
     return described
+
+
+def _columns(matrix: Floats) -> Floats:
+    return np.ascontiguousarray(matrix.T)
 
 
 def _write_fitted(fitted: Fitted, trees: Path, partner: Path) -> None:

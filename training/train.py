@@ -25,6 +25,7 @@ from training.model import Card, RiskModel, background_of
 from training.rivals import MODEL, Rival, rivals, thresholds_of
 from training.sample import Sample, sample_of
 from training.sampling import LearningCurve, learning_curve
+from training.standing import NOTHING_KNOWN, Standing
 from training.subgroups import Subgroup, subgroups
 from training.validate import (
     DecisionCurve,
@@ -195,7 +196,7 @@ class _Run:
             candidates=CANDIDATES if tuned is None else tuned.candidates,
             elsewhere=self._elsewhere(sample, rows),
         )
-        model = _model(rows, grown, self.target, self.engine, self.store)
+        model = _model(rows, grown, sample, self.engine, self.store)
         return Trained(model, self._evidence(sample, rows, dropped, grown, tuned))
 
     def _tuned(self, rows: Rows) -> "Tuned":
@@ -311,9 +312,9 @@ def rows_with(sample: Sample, features: tuple[str, ...]) -> Rows:
     return Rows(features, matrix, sample.outcome, sample.weight, sample.person)
 
 
-def _model(rows: Rows, grown: Grown, target: Target, engine: Engine, store: EventStore) -> RiskModel:
+def _model(rows: Rows, grown: Grown, sample: Sample, engine: Engine, store: EventStore) -> RiskModel:
     card = Card(
-        target=target,
+        target=sample.target,
         features=rows.features,
         concepts=tuple(engine.profile[name].concept for name in rows.features),
         recalibration=recalibrate(grown.margin, rows.outcome, rows.weight),
@@ -324,7 +325,16 @@ def _model(rows: Rows, grown: Grown, target: Target, engine: Engine, store: Even
         recipe=grown.recipe,
         timezone=store.timezone,
     )
-    return RiskModel(card, grown.whole, grown.folds, background_of(rows.features, rows.matrix[rows.known]))
+    background = background_of(rows.features, rows.matrix[rows.known])
+    return RiskModel(card, grown.whole, grown.folds, background, _standing(sample, grown))
+
+
+def _standing(sample: Sample, grown: Grown) -> Standing:
+    """Return how the risks, out of fold, are spread among those of the same age and sex."""
+    if not {"age", "female"} <= set(sample.profiles.columns):
+        return NOTHING_KNOWN
+    age, female = (sample.profiles[name].to_numpy() for name in ("age", "female"))
+    return Standing.of(age, female, grown.risk)
 
 
 def _decision(sample: Sample, risk: Floats, found: tuple[Rival, ...], seed: int) -> DecisionCurve:

@@ -16,7 +16,7 @@ from features.engine import Engine
 from features.errors import WeibingError
 from features.events import EventStore
 from tests.conftest import SMALL_TARGET, events_of, residents_of
-from training import distributed
+from training import machines
 from training.distributed import boosters_on_cluster, elsewhere_on, folds_of_all
 from training.fit import FOLDS, Rows, grow, monotone
 from training.sample import sample_of
@@ -186,25 +186,25 @@ def test_residents_outside_the_sample_get_a_fold_of_their_own_and_all_others_kee
 
 
 def test_a_scheduler_that_does_not_answer_is_named(case, monkeypatch):
-    monkeypatch.setattr(distributed, "SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(machines, "SECONDS_TO_ANSWER", 0.5)
     with pytest.raises(WeibingError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         case.boosters("tcp://127.0.0.1:1")
 
 
 def test_an_address_that_is_none_is_refused(case, monkeypatch):
-    monkeypatch.setattr(distributed, "SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(machines, "SECONDS_TO_ANSWER", 0.5)
     with pytest.raises(WeibingError, match="No Dask scheduler answers at nowhere://x"):
         case.boosters("nowhere://x")
 
 
 def test_a_worker_with_other_versions_is_refused(case, address, monkeypatch):
-    monkeypatch.setattr(distributed, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(machines, "version", lambda name: "0.0.1")
     with pytest.raises(WeibingError, match=r"The worker tcp://\S+ runs weibing \S+, not 0.0.1; lightgbm"):
         case.boosters(address)
 
 
 def test_a_worker_that_does_not_see_the_store_is_refused(case, address):
-    blind = "from training import distributed as d; d.there, d._seen = d._seen, lambda p: d.there(p) | {'shards': ''}"
+    blind = "from training import machines as d; d.there, d._seen = d._seen, lambda p: d.there(p) | {'shards': ''}"
     with Client(address, set_as_default=False) as client:
         one = next(iter(client.nthreads()))
         client.run(exec, blind, {}, workers=[one])
@@ -212,7 +212,7 @@ def test_a_worker_that_does_not_see_the_store_is_refused(case, address):
             with pytest.raises(WeibingError, match=r"does not see the store .* Put the store on a disk that all share"):
                 case.boosters(address)
         finally:
-            client.run(exec, "from training import distributed as d; d._seen = d.there", {}, workers=[one])
+            client.run(exec, "from training import machines as d; d._seen = d.there", {}, workers=[one])
 
 
 def test_a_worker_lost_while_it_trains_is_said_and_not_waited_for(case, tmp_path):
