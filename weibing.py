@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from features.events import EventStore
     from features.sources.table.identities import Who
+    from serving.scoring.nightly import Walk
+    from serving.scoring.run import Ledger
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -63,11 +65,11 @@ def demo(
     """
     import polars as pl
 
-    from features.engine import Engine
     from features.events import EventStore
     from features.sources.county import simulate as simulate_county
     from serving import terminal
-    from serving.scoring import score_store, write_scores
+    from serving.scoring.nightly import Options, night
+    from serving.scoring.parquet import FileLedger
     from serving.service import serve as start_service
     from serving.settings import Settings
     from training.targets import TARGETS
@@ -92,9 +94,10 @@ def demo(
     if not models:
         raise WeibingError("None of these models may serve, so there is nothing to score. Simulate more residents.")
     with terminal.Progress() as progress:
-        last, engine = county.end - timedelta(days=1), Engine.of_store(store)
-        frames = score_store(store, last, models, engine, _now(), progress=progress)
-        write_scores(DEMO / "scores.parquet", frames)
+        last = Options(index_time=county.end - timedelta(days=1))
+        scored = night(store, [FileLedger(DEMO / "scores.parquet")], models, _now(), last, progress=progress)
+    terminal.say("")
+    terminal.show_night(scored, synthetic=True)
     terminal.say("\nThe ten highest risks")
     terminal.show_scores(pl.read_parquet(DEMO / "scores.parquet").top_k(10, by="probability").to_dicts())
     if serve:
@@ -498,29 +501,55 @@ def report(
 
 
 @app.command()
-def score(store: Store, out: Parquet, at: At = None, mlruns: Mlruns = Path("mlruns")) -> None:
-    """Score every resident at risk, for every target that has a champion.
+def score(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder of an event store, or its URL.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.parquet", help="Keep the scores in a file.")] = None,
+    db: Annotated[
+        str | None, typer.Option(metavar="URL", envvar="WEIBING_DB", help="Keep the scores in a database.")
+    ] = None,
+    at: At = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Also those of whom nothing has changed.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="So many processes on this machine.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="On a Dask cluster, such as tcp://host:8786.")
+    ] = None,
+    memory: Annotated[float, typer.Option(min=0.1, metavar="GB", help="Memory that it may take.")] = 4.0,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="A line of JSON a shard; - for stderr.")] = None,
+    mlruns: Mlruns = Path("mlruns"),
+    as_json: Json = None,
+) -> None:
+    """Score every resident at risk, for every target that has a champion; see docs/nightly.md.
 
-    Example: `weibing score out/county --at 2024-01-01 --out scores.parquet`
+    Broken off, it goes on where it ended. Residents of whom nothing has changed keep the score that they have.
+
+    Example: `weibing score out/county --db sqlite:///out/weibing.db`
     """
-    from features.engine import Engine
-    from features.events import EventStore
+    from features.remote import open_store
+    from features.times import instant
     from serving import terminal
-    from serving.scoring import score_store, write_scores
+    from serving.scoring.nightly import Options, night
     from training.tracking import Registry
 
-    opened = EventStore.open(store)
-    registry = Registry(mlruns)
+    opened, registry = open_store(store), Registry(mlruns)
     models = registry.champions()
     if not models:
         raise WeibingError(f"There is no champion in {mlruns}. Promote a model, or train one: weibing train {store}")
     for target in registry.without_champion():
         terminal.note(f"{target} has models but no champion: it is not scored. See: weibing promote --help")
-    with terminal.Progress() as progress:
-        engine = Engine.of_store(opened)
-        frames = score_store(opened, _index_time(at, opened), models, engine, _now(), progress=progress)
-        rows = write_scores(out, frames)
-    terminal.say(f"{rows:,} scores in {out}")
+    if cluster is not None and db is not None and "postgresql" not in db:
+        raise typer.BadParameter("SQLite is for one machine: with --cluster, keep the scores in PostgreSQL")
+    options = Options(
+        index_time=instant(at, opened.timezone) if at else None,
+        everyone=everyone,
+        memory_bytes=int(memory * 1e9),
+        workers=workers,
+        walk=_walk(workers, cluster),
+    )
+    with terminal.Progress() as progress, terminal.log_lines(log) as write:
+        found = night(opened, _ledgers(out, db), models, _now(), options, progress=progress, log=write)
+    if as_json != Path("-"):
+        terminal.show_night(found, any(model.card.synthetic for model in models.values()))
+    _write_json(found.as_dict(), as_json)
 
 
 @app.command()
@@ -537,6 +566,30 @@ def serve(
     from serving.settings import Settings
 
     start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns))
+
+
+def _ledgers(out: Path | None, db: str | None) -> "list[Ledger]":
+    from serving.scoring.parquet import FileLedger
+    from serving.store.ledger import DatabaseLedger
+
+    ledgers: list[Ledger] = []
+    if db is not None:
+        ledgers.append(DatabaseLedger.open(db))
+    if out is not None:
+        ledgers.append(FileLedger(out.absolute()))
+    if not ledgers:
+        raise typer.BadParameter("Say where the scores are to be kept: --db URL, --out FILE.parquet, or both")
+    return ledgers
+
+
+def _walk(workers: int, cluster: str | None) -> "Walk | None":
+    from serving.scoring.machines import on_cluster, on_workers
+
+    if cluster is not None and workers > 1:
+        raise typer.BadParameter("Choose one of --workers N and --cluster ADDRESS")
+    if cluster is not None:
+        return on_cluster(cluster)
+    return on_workers(workers) if workers > 1 else None
 
 
 def _require_source_and_store(paths: list[Path]) -> None:

@@ -8,33 +8,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.compiled import compiled
 from features.kernel import ALWAYS, Known
-from features.times import YEAR
 from features.vocabulary import Concept
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Small = NDArray[np.int32]
+Bools = NDArray[np.bool_]
 
 EPOCH = datetime(1970, 1, 1)
-
-COLUMN = pl.List(
-    pl.Struct(
-        {
-            "concept": pl.String(),
-            "label_en": pl.String(),
-            "label_zh": pl.String(),
-            "contribution": pl.Float64(),
-            "value": pl.Float32(),
-            "unit": pl.String(),
-            "date": pl.Datetime("us"),
-            "modifiable": pl.Boolean(),
-        }
-    )
-)
-
-# Where a driver's fields come from that are the concept's own.
-OF_CONCEPT = {"concept": "name"} | {name: name for name in ("label_en", "label_zh", "unit", "modifiable")}
 
 
 class Driver(NamedTuple):
@@ -44,8 +28,8 @@ class Driver(NamedTuple):
     ----------
     concept, label_en, label_zh : its name, and what a person calls it
     contribution : its share of the log-odds
-    value : the latest usable value before the index time, or None where none is known; of age, the age itself; of a
-        condition, drug or contact None, as only its date is known
+    value : the latest usable value before the index time, or None where none is known; of age, the age in whole years;
+        of a condition, drug or contact None, as only its date is known
     unit : the unit of `value` (UCUM)
     date : when it was last recorded (UTC), or None where it never was or always holds
     modifiable : whether something can be done about it
@@ -75,84 +59,167 @@ class Latest(NamedTuple):
         return Latest(self.value[residents][:, concepts], self.time[residents][:, concepts])
 
 
-def latest(known: Known, index_time: Ints, concepts: Sequence[Concept]) -> Latest:
+def latest(known: Known, index_time: Ints, concepts: Sequence[Concept], zone: int = 0) -> Latest:
     """Find what was last known of each concept before each resident's index time.
 
     Where several values bear the same time, their mean counts. What always holds of a resident goes before what is
-    dated in a static concept, and after it in any other. The value of age is the age at the index time.
+    dated in a static concept, and after it in any other. The value of age is the age at the index time, in whole years.
 
     Parameters
     ----------
     known : the residents' usable events of these concepts
     index_time : shape (residents,), microseconds
     concepts : in the order in which `known` numbers them
+    zone : microseconds by which the county's days are ahead of UTC
     """
-    resident = np.repeat(np.arange(len(index_time)), np.diff(known.starts))
-    slot = resident * len(concepts) + known.concept
-    before = known.time < index_time[resident]
-    last = np.full(len(index_time) * len(concepts), ALWAYS)
-    np.maximum.at(last, slot[before], known.time[before])
-    static = np.array([concept.kind == "static" for concept in concepts])
-    last[slot[(known.time == ALWAYS) & static[known.concept]]] = ALWAYS
-    counts = before & (known.time == last[slot])
-    value = _means(slot[counts], known.value[counts], len(last))
-    found = Latest(value.reshape(-1, len(concepts)), last.reshape(-1, len(concepts)))
-    _leave_what_tells(found, index_time, concepts)
+    shape = (len(index_time), len(concepts))
+    found = Latest(np.empty(shape, np.float32), np.empty(shape, np.int64))
+    static = np.array([concept.kind == "static" for concept in concepts], np.bool_)
+    _find_latest(known, index_time, static, found)
+    _leave_what_tells(found, index_time, concepts, zone)
     return found
 
 
-def strongest(contributions: Floats, most: int | None) -> Ints:
-    """Return which contributions are the greatest in size, greatest first, shape (rows, concepts or `most`)."""
-    return np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :most]
+@compiled
+def _find_latest(known: Known, index_time: Ints, static: Bools, found: Latest) -> None:
+    """Fill what was last known of each resident and concept, in one pass."""
+    concepts = found.value.shape[1]
+    total, number = np.empty(concepts), np.empty(concepts, np.int64)
+    for resident in range(len(index_time)):
+        value, time = found.value[resident], found.time[resident]
+        time[:], total[:], number[:] = ALWAYS, 0.0, 0
+        always = np.zeros(concepts, np.bool_)
+        for event in range(known.starts[resident], known.starts[resident + 1]):
+            concept, when = known.concept[event], known.time[event]
+            if when >= index_time[resident] or (always[concept] and when != ALWAYS):
+                continue
+            always[concept] |= static[concept] and when == ALWAYS
+            if when != time[concept]:
+                time[concept], total[concept], number[concept] = when, 0.0, 0
+            if not np.isnan(known.value[event]):
+                total[concept] += known.value[event]
+                number[concept] += 1
+        for concept in range(concepts):
+            value[concept] = total[concept] / number[concept] if number[concept] else np.nan
 
 
-def rest(contributions: Floats, chosen: Ints) -> Floats:
-    """Return the sum of each row's contributions that were not chosen, shape (rows,)."""
-    left = contributions.copy()
-    np.put_along_axis(left, chosen, 0.0, axis=1)
-    return np.asarray(left.sum(axis=1))
+class Chosen(NamedTuple):
+    """Which concepts are named as drivers, the greatest contribution first, and then those that moved the most.
+
+    `concept`, shape (rows, places), holds them, `number`, shape (rows,), says how many of the places are taken, and
+    `other`, shape (rows,), is the sum of the contributions of all others.
+    """
+
+    concept: Small
+    number: Small
+    other: Floats
+
+
+def choose(
+    contributions: Floats, most: int | None, change: Floats | None = None, movers: int = 0, moved: float = 0.0
+) -> Chosen:
+    """Choose what to name as drivers.
+
+    Parameters
+    ----------
+    contributions : shape (concepts, rows)
+    most : how many of the greatest; None for all
+    change : shape (concepts, rows), by how much each has changed, NaN where that is not known
+    movers, moved : how many more of those that changed the most, each by `moved` at least
+    """
+    concepts, rows = contributions.shape
+    most = concepts if most is None else min(most, concepts)
+    movers = 0 if change is None else min(movers, concepts - most)
+    chosen = Chosen(np.zeros((rows, most + movers), np.int32), np.zeros(rows, np.int32), np.zeros(rows))
+    _choose(contributions, most, contributions if change is None else change, movers, moved, chosen)
+    return chosen
+
+
+@compiled
+def _choose(contributions: Floats, most: int, change: Floats, movers: int, moved: float, chosen: Chosen) -> None:
+    concepts = len(contributions)
+    share, size, left = np.empty(concepts), np.empty(concepts), np.empty(concepts, np.bool_)
+    for row in range(contributions.shape[1]):
+        left[:] = True
+        for concept in range(concepts):
+            share[concept] = contributions[concept, row]
+            size[concept] = abs(share[concept])
+        _take_greatest(size, left, most, -1.0, row, chosen)
+        if movers:
+            for concept in range(concepts):
+                size[concept] = abs(change[concept, row])
+            _take_greatest(size, left, movers, moved, row, chosen)
+        for concept in range(concepts):
+            if left[concept]:
+                chosen.other[row] += share[concept]
+
+
+@compiled
+def _take_greatest(size: Floats, left: Bools, most: int, at_least: float, row: int, chosen: Chosen) -> None:
+    """Take up to so many of what is left, each at least of a size; of equals the first."""
+    for _ in range(most):
+        best = -1
+        for concept in range(len(size)):
+            if left[concept] and size[concept] >= at_least and (best < 0 or size[concept] > size[best]):
+                best = concept
+        if best < 0:
+            return
+        left[best] = False
+        chosen.concept[row, chosen.number[row]] = best
+        chosen.number[row] += 1
 
 
 def drivers_of(
-    concepts: Sequence[Concept], chosen: Ints, contributions: Floats, of: Latest
+    concepts: Sequence[Concept], chosen: Chosen, contributions: Floats, of: Latest
 ) -> list[tuple[Driver, ...]]:
     """Return the drivers of scores.
 
     Parameters
     ----------
     concepts : those of the model
-    chosen : shape (rows, drivers)
-        Which of them to name, in order.
-    contributions : shape (rows, concepts)
+    contributions : shape (concepts, rows)
     of : both of shape (rows, concepts)
     """
-    shares, values, times = (np.take_along_axis(each, chosen, axis=1) for each in (contributions, of.value, of.time))
-    rows = zip(chosen.tolist(), shares.tolist(), values, times.tolist(), strict=True)
-    return [tuple(_driver(concepts[at], *told) for at, *told in zip(*row, strict=True)) for row in rows]
+    return [
+        tuple(
+            _driver(concepts[at], float(contributions[at, row]), of.value[row, at], int(of.time[row, at]))
+            for at in chosen.concept[row, :number].tolist()
+        )
+        for row, number in enumerate(chosen.number.tolist())
+    ]
 
 
-def driver_column(concepts: Sequence[Concept], chosen: Ints, contributions: Floats, of: Latest) -> pl.Series:
-    """Return the drivers of many scores as a column of lists.
+def driver_rows(
+    concepts: Sequence[Concept], chosen: Chosen, contributions: Floats, change: Floats | None, of: Latest
+) -> pl.DataFrame:
+    """Return the drivers of many scores, a row each; arguments as for :func:`drivers_of`.
 
-    Parameters
-    ----------
-    chosen : shape (rows, drivers)
-    contributions : shape (rows, concepts)
-    of : both of shape (rows, concepts)
+    Returns
+    -------
+    `score`, the row of the score, `position`, `concept`, `contribution`, `change`, `value`, `unit` and `date` (UTC)
     """
-    value = np.take_along_axis(of.value, chosen, axis=1).ravel()
-    time = np.take_along_axis(of.time, chosen, axis=1).ravel()
-    of_concept = {
-        name: pl.Series([getattr(concept, field) for concept in concepts]).gather(chosen.ravel())
-        for name, field in OF_CONCEPT.items()
-    }
-    of_row = {
-        "contribution": np.take_along_axis(contributions, chosen, axis=1).ravel(),
-        "value": pl.Series(value, nan_to_null=True),
-        "date": pl.Series(time).replace({int(ALWAYS): None}).cast(pl.Datetime("us")),
-    }
-    flat = pl.DataFrame({**of_concept, **of_row}).select(Driver._fields)
-    return flat.to_struct("drivers").reshape(chosen.shape).cast(COLUMN)
+    places = chosen.concept.shape[1]
+    named = np.flatnonzero((np.arange(places) < chosen.number[:, np.newaxis]).ravel())
+    score, position = named // max(places, 1), named % max(places, 1)
+    concept = chosen.concept.ravel()[named]
+    changed = np.full(len(named), np.nan) if change is None else change[concept, score]
+    return pl.DataFrame(
+        {
+            "score": pl.Series(score, dtype=pl.UInt32),
+            "position": pl.Series(position, dtype=pl.Int16),
+            "concept": pl.Series([each.name for each in concepts], dtype=pl.String).gather(concept),
+            "contribution": contributions[concept, score],
+            "change": pl.Series(changed, nan_to_null=True),
+            "value": pl.Series(of.value[score, concept], nan_to_null=True),
+            "unit": pl.Series([each.unit for each in concepts], dtype=pl.String).gather(concept),
+            "date": _dates(of.time[score, concept]),
+        }
+    )
+
+
+def _dates(time: Ints) -> pl.Series:
+    when = pl.Series(time)
+    return when.set(when == int(ALWAYS), None).cast(pl.Datetime("us"))
 
 
 def _driver(concept: Concept, contribution: float, value: np.float32, time: int) -> Driver:
@@ -169,23 +236,20 @@ def _driver(concept: Concept, contribution: float, value: np.float32, time: int)
     )
 
 
-def _means(slot: Ints, value: Singles, slots: int) -> Singles:
-    """Return the mean of the known values of each slot; NaN where there is none."""
-    known = ~np.isnan(value)
-    number = np.bincount(slot[known], minlength=slots)
-    total = np.bincount(slot[known], weights=value[known], minlength=slots)
-    mean = np.full(slots, np.nan)
-    np.divide(total, number, out=mean, where=number > 0)
-    return mean.astype(np.float32)
-
-
-def _leave_what_tells(found: Latest, index_time: Ints, concepts: Sequence[Concept]) -> None:
+def _leave_what_tells(found: Latest, index_time: Ints, concepts: Sequence[Concept], zone: int) -> None:
     """Turn the date of birth into an age, and clear the values of concepts of which only the date means something."""
     for number, concept in enumerate(concepts):
         if concept.name == "age":
             born = found.time[:, number]
-            elapsed = (index_time - born.astype(np.float64)) / YEAR
-            found.value[:, number] = np.where(born == ALWAYS, np.nan, elapsed)
+            found.value[:, number] = np.where(born == ALWAYS, np.nan, whole_years(born + zone, index_time + zone))
             found.time[:, number] = ALWAYS
         elif not concept.numeric and concept.kind != "static":
             found.value[:, number] = np.nan
+
+
+def whole_years(since: Ints, until: Ints) -> Ints:
+    """Return how many anniversaries have come from one moment (microseconds since 1970) to another."""
+    first, last = (each.view("datetime64[us]") for each in (since, until))
+    months = (last.astype("datetime64[M]") - first.astype("datetime64[M]")).astype(np.int64)
+    day = [each.astype("datetime64[D]") - each.astype("datetime64[M]") for each in (first, last)]
+    return np.asarray((months - (day[1] < day[0])) // 12)

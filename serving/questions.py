@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.cohort import Condition, at_risk_conditions, at_risk_rule
 from features.errors import WeibingError
-from features.measures import Feature, ever
+from features.measures import Feature, age, ever, static
 from features.vocabulary import Concept
 from serving.drivers import Floats, Ints, Latest, Singles
 from training.model import RiskModel
@@ -23,36 +23,28 @@ UNDER_OBSERVATION = (
 )
 NOT_YET_BORN = "not yet born at the index time"
 
+# Whose standing is asked for, by age and sex.
+AGE, FEMALE = age(), static("female")
+
 # The features of the rules stand beside those of the models, under names that cannot meet theirs.
 RULE = "rule: "
 
 
 def rule_features(models: Iterable[RiskModel]) -> list[Feature]:
     """Return the features that the at-risk rules of models ask, under names of their own."""
-    rules = {ever(concept) for concept in ("death", "observation_end")}
+    rules = {AGE, FEMALE, *(ever(concept) for concept in ("death", "observation_end"))}
     rules.update(*(at_risk_rule(model.card.target).features for model in models))
     return [replace(rule, name=RULE + rule.name) for rule in sorted(rules, key=lambda rule: rule.name)]
 
 
 class Rows(NamedTuple):
-    """What is asked of the models, a row a resident: `filled`, shape (rows, features), NaN where unknown."""
+    """What is asked of the models, a row a resident: `filled`, shape (features, rows), NaN where unknown."""
 
     subject: Sequence[Subject]
     index_time: Sequence[datetime]
     filled: Singles
     latest: Latest
     born_later: NDArray[np.bool_]
-
-
-class Assessed(NamedTuple):
-    """What a model says of the rows at risk: `contributions` and `latest` of shape (at risk, concepts)."""
-
-    probability: Floats
-    lower: Floats
-    upper: Floats
-    contributions: Floats
-    known_gain: Floats
-    latest: Latest
 
 
 class Rule(NamedTuple):
@@ -77,13 +69,18 @@ class Rule(NamedTuple):
             np.array([each.below for each, _ in flat], np.float32),
         )
 
-    def first_broken(self, filled: Singles) -> list[str | None]:
-        """Return the reason of the first condition that each row breaks, or None; what is unknown breaks none."""
-        asked = filled[:, self.columns]
-        outside = (asked < self.at_least) | (asked >= self.below)
-        broken = np.where(outside.any(axis=1), outside.argmax(axis=1), len(self.reasons)).tolist()
-        told = (*self.reasons, None)
-        return [told[number] for number in broken]
+    def first_broken(self, filled: Singles) -> Ints:
+        """Return the number of the first condition that each row breaks, shape (rows,); -1 where it breaks none.
+
+        What is unknown breaks none.
+
+        Parameters
+        ----------
+        filled : shape (features, rows)
+        """
+        asked = filled[self.columns]
+        outside = (asked < self.at_least[:, np.newaxis]) | (asked >= self.below[:, np.newaxis])
+        return np.where(outside.any(axis=0), outside.argmax(axis=0), -1)
 
 
 @dataclass(frozen=True)
@@ -95,16 +92,15 @@ class Question:
     columns : shape (features,)
         Where the model's features lie.
     concepts, places : what the model's features are of, and where they lie in :class:`Latest`
-    order, starts
-        What brings the features of a concept together, and where in it each concept begins.
+    age, female : where these lie
     """
 
     model: RiskModel
     columns: Ints
     concepts: tuple[Concept, ...]
     places: Ints
-    order: Ints
-    starts: Ints
+    age: int
+    female: int
     rule: Rule
 
     @classmethod
@@ -123,16 +119,14 @@ class Question:
                 f"The model of {model.card.target.name} needs features that are not among those declared:"
                 f" {', '.join(missing)}. Train it again: weibing train STORE {model.card.target.name}"
             )
-        own, number = np.unique(model.card.concepts, return_inverse=True)
-        order = np.argsort(number, kind="stable")
-        places = np.searchsorted([concept.name for concept in concepts], own)
+        places = np.searchsorted([concept.name for concept in concepts], list(model.concept_names))
         return cls(
             model=model,
             columns=np.array([place[name] for name in model.card.features], np.int64),
             concepts=tuple(concepts[at] for at in places.tolist()),
             places=places,
-            order=order,
-            starts=np.searchsorted(number[order], np.arange(len(own))),
+            age=place[RULE + AGE.name],
+            female=place[RULE + FEMALE.name],
             rule=Rule.of((*UNDER_OBSERVATION, *at_risk_conditions(model.card.target)), place),
         )
 
@@ -141,22 +135,20 @@ class Question:
         """The name of the target."""
         return self.model.card.target.name
 
-    def reasons(self, rows: Rows) -> list[str | None]:
-        """Return why each row is not at risk, or None where it is."""
-        found = self.rule.first_broken(rows.filled)
-        for row in np.flatnonzero(rows.born_later).tolist():
-            found[row] = NOT_YET_BORN
-        return found
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why somebody may not be at risk."""
+        return (*self.rule.reasons, NOT_YET_BORN)
 
-    def assess(self, rows: Rows, at_risk: Ints) -> Assessed:
-        """Ask the model of the rows at risk."""
-        matrix = rows.filled[at_risk][:, self.columns].astype(np.float64)
-        lower, upper = self.model.range(matrix)
-        return Assessed(
-            probability=self.model.probability(matrix),
-            lower=lower,
-            upper=upper,
-            contributions=np.add.reduceat(self.model.contributions(matrix)[:, self.order], self.starts, axis=1),
-            known_gain=self.model.known_gain(matrix),
-            latest=rows.latest.of(at_risk, self.places),
-        )
+    def broken(self, rows: Rows) -> Ints:
+        """Return which of the reasons keeps each row from being at risk, shape (rows,); -1 where none does."""
+        return np.where(rows.born_later, len(self.rule.reasons), self.rule.first_broken(rows.filled))
+
+    def looked_at(self, rows: Rows, which: Ints) -> Singles:
+        """Return what the model looks at of some rows, shape (features, rows)."""
+        return np.ascontiguousarray(rows.filled[self.columns[:, np.newaxis], which])
+
+    def percentile(self, rows: Rows, which: Ints, probability: Floats) -> Floats:
+        """Return where risks stand among people of the same age and sex, shape (rows,); NaN where that is unknown."""
+        age, female = rows.filled[self.age, which], rows.filled[self.female, which]
+        return self.model.standing.percentile(age, female, probability)

@@ -1,8 +1,12 @@
 """What the command line shows: progress on stderr, results on stdout."""
 
+import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -10,10 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from features.cohort import Target
+from features.errors import WeibingError
 from features.times import local_day
-from serving.drivers import Driver
+from features.vocabulary import builtin
 from serving.scoring import NotAtRisk, Score
+from serving.scoring.nightly import Night
 from training import report
+from training.model import TIERS
 from training.tracking import CHAMPION, Registered
 from training.train import Trained
 
@@ -49,6 +56,32 @@ class Progress:
     ) -> None:
         if self._status is not None:
             self._status.stop()
+
+
+@contextmanager
+def log_lines(path: Path | None) -> Iterator[Callable[[dict[str, object]], None]]:
+    """Give what writes a line of JSON with the time (UTC) to the end of a file, to stderr for ``-``, or nowhere.
+
+    Raises
+    ------
+    WeibingError
+        If the file cannot be written.
+    """
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        to = nullcontext(sys.stderr) if path == Path("-") else path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise WeibingError(f"The log cannot be written to {path}: {error.strerror}.") from error
+    with to as lines:
+
+        def write(told: dict[str, object]) -> None:
+            when = datetime.now(UTC).isoformat(timespec="milliseconds")
+            lines.write(json.dumps({"time": when, **told}, ensure_ascii=False) + "\n")
+            lines.flush()
+
+        yield write
 
 
 def say(text: str) -> None:
@@ -109,9 +142,8 @@ def show_scores(scores: Iterable[dict[str, Any]], most: int = 3) -> None:
     rows = list(scores)
     table = Table("resident", "target", "risk", "range", "tier", "what drives it (share of the log-odds)")
     for row in rows:
-        drivers = [Driver(**driver) for driver in row["drivers"]][:most]
         risk, lower, upper = (f"{row[name]:.0%}" for name in ("probability", "lower", "upper"))
-        said = "; ".join(map(_in_words, drivers))
+        said = "; ".join(map(_in_words, row["drivers"][:most]))
         table.add_row(str(row["subject_id"]), row["target"], risk, f"{lower} to {upper}", row["tier"], said)
     _show(table, synthetic=any(row["synthetic"] for row in rows))
 
@@ -142,6 +174,22 @@ def _show(table: Table, *, synthetic: bool) -> None:
     OUT.print(table)
 
 
-def _in_words(driver: Driver) -> str:
-    value = "" if driver.value is None else f" {driver.value:.3g} {driver.unit}".rstrip()
-    return f"{driver.label_en}{value} {driver.contribution:+.2f}"
+def _in_words(driver: dict[str, Any]) -> str:
+    value = "" if driver["value"] is None else f" {driver['value']:.3g} {driver['unit']}".rstrip()
+    return f"{builtin().concept(driver['concept']).label_en}{value} {driver['contribution']:+.2f}"
+
+
+def show_night(night: Night, synthetic: bool) -> None:
+    """Show what a run did: how many have a score, by tier, who moved, and why others have none."""
+    counts = night.counts
+    models = ", ".join(f"{target} {model.version}" for target, model in night.run.models.items())
+    scored, kept = counts.get("scored", 0), counts.get("kept", 0)
+    say(f"{scored + kept:,} scores of {night.residents:,} residents: {scored:,} anew, {kept:,} unchanged ({models})")
+    table = Table("target", *TIERS)
+    for target, tiers in night.tiers.items():
+        table.add_row(target, *(f"{tiers.get(tier, 0):,}" for tier in TIERS))
+    _show(table, synthetic=synthetic)
+    say(f"moved up a tier {counts.get('up', 0):,}, down {counts.get('down', 0):,}; no longer scored {night.ended:,}")
+    for target, reasons in night.not_at_risk.items():
+        told = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
+        say(f"not at risk of {target}: {told}")

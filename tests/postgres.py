@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from subprocess import SubprocessError
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 
 @contextmanager
@@ -27,6 +29,16 @@ def postgres_server(folder: Path) -> Iterator[str]:
         yield server.get_uri(driver="psycopg")
     finally:
         server.cleanup()
+
+
+def new_database(server: str) -> str:
+    """Make an empty database on a server, and return its URL."""
+    name = f"of_a_test_{uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 def _without_a_server(reason: Exception) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -138,6 +139,43 @@ def test_score_explain_and_promote_use_the_registry(home):
     assert f"risk {top['probability']:.1%}" in explained
     assert "before anything is known" in explained
     assert run("promote", "fall", 1, "--mlruns", home / "mlruns") == "Version 1 of fall is the champion.\n"
+
+
+def test_score_keeps_a_database_logs_every_shard_and_tells_what_it_did(home, tmp_path):
+    places = ["--db", f"sqlite:///{tmp_path}/scores.db", "--out", tmp_path / "scores.parquet"]
+    more = ["--at", "2024-06-01", "--mlruns", home / "mlruns", "--log", tmp_path / "log.jsonl", "--json", "-"]
+    first, again = (json.loads(run("score", home / "county", *places, *more)) for _ in range(2))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["event"] for line in lines} == {"shard", "run"}
+    assert first["scored"] == sum(first["tiers"]["fall"].values()) > 0
+    assert again["scored"] + again["kept"] == first["scored"]
+    assert (first["run"], again["run"]) == (1, 2)
+    with sqlite3.connect(tmp_path / "scores.db") as database:
+        [(known,)] = database.execute("SELECT count(*) FROM current_scores").fetchall()
+    assert known == len(pl.read_parquet(tmp_path / "scores.parquet")) == first["scored"]
+
+
+def test_score_says_in_a_table_how_many_are_in_each_tier(home, tmp_path):
+    at = ["--at", "2024-06-01", "--mlruns", home / "mlruns"]
+    said = run("score", home / "county", "--out", tmp_path / "scores.parquet", *at)
+    assert re.search(r"^[\d,]+ scores of [\d,]+ residents: [\d,]+ anew, 0 unchanged \(fall 1\)$", said, re.MULTILINE)
+    assert re.search(r"fall +│ [\d,]+ +│ [\d,]+ +│ [\d,]+ +│ [\d,]+ +│", said)
+    assert "moved up a tier 0, down 0; no longer scored 0" in said
+    assert re.search(r"^not at risk of fall: .*age not at least 60 [\d,]+", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "Say where the scores are to be kept"),
+        (["--out", "x.parquet", "--workers", "2", "--cluster", "tcp://127.0.0.1:1"], "Choose one of --workers N and"),
+        (["--db", "sqlite:///x.db", "--cluster", "tcp://127.0.0.1:1"], "SQLite is for one machine"),
+    ],
+)
+def test_score_that_is_asked_for_wrongly_is_a_wrong_usage(home, options, sentence):
+    done = weibing("score", "county", "--mlruns", "mlruns", *options, cwd=home)
+    assert done.returncode == 2
+    assert sentence in " ".join(done.stderr.replace("│", " ").split())
 
 
 def with_backward_slope(trained: Trained) -> Trained:

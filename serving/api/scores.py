@@ -56,6 +56,10 @@ class ScoreSaid(BaseModel):
     lower: Annotated[float, Field(ge=0, le=1, description="The lowest that the models of the folds say.")]
     upper: Annotated[float, Field(ge=0, le=1, description="The highest that the models of the folds say.")]
     tier: Tier
+    percentile: Annotated[
+        float | None,
+        Field(description="Which share of people of the same age and sex have a lower risk, 0 to 100."),
+    ]
     drivers: Annotated[list[DriverSaid], Field(description="The greatest contribution first.")]
     other: Annotated[float, Field(description="The sum of the contributions of all other concepts.")]
     base: Annotated[float, Field(description="The log-odds before anything is known of a resident.")]
@@ -206,6 +210,7 @@ class Asked:
             "lower": score.lower,
             "upper": score.upper,
             "tier": score.tier,
+            "percentile": score.percentile,
             "drivers": [self._driver(driver) for driver in score.drivers],
             "other": score.other,
             "base": score.base,

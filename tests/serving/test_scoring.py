@@ -1,6 +1,5 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,10 @@ import pytest
 from features.engine import Engine
 from features.errors import WeibingError
 from features.events import EventStore
-from serving.scoring import DRIVERS_IN_TABLE, NotAtRisk, Score, Scorer, score_one, score_store, write_scores
+from serving.scoring import NotAtRisk, Score, Scorer, score_one
+from serving.scoring.nightly import Options, night
+from serving.scoring.parquet import FileLedger
+from serving.scoring.shard import DRIVERS_KEPT
 from tests.tables import events_from
 from training.calibrate import logit
 from training.model import RiskModel
@@ -40,9 +42,16 @@ def scorer(models: dict[str, RiskModel]) -> Scorer:
     return Scorer(models, Engine())
 
 
+def scored(store: EventStore, models: dict[str, RiskModel], path: Path, at: datetime = INDEX) -> pl.DataFrame:
+    night(store, [FileLedger(path)], models, NOW, Options(index_time=at))
+    return pl.read_parquet(path)
+
+
 @pytest.fixture(scope="session")
-def table(small_store: EventStore, models: dict[str, RiskModel]) -> pl.DataFrame:
-    return pl.concat(score_store(small_store, INDEX, models, Engine(), NOW))
+def table(
+    small_store: EventStore, models: dict[str, RiskModel], tmp_path_factory: pytest.TempPathFactory
+) -> pl.DataFrame:
+    return scored(small_store, models, tmp_path_factory.mktemp("scores") / "scores.parquet")
 
 
 def the_score(scorer: Scorer, table: str, **options: object) -> Score:
@@ -80,7 +89,7 @@ def test_the_table_holds_for_each_resident_what_the_single_call_says(
     rows = {row["subject_id"]: row for row in table.iter_rows(named=True)}
     for subject in small_store.residents()[:250].tolist():
         events = small_store.resident(subject)
-        [answer] = scorer.one(events, subject, INDEX, NOW, most=DRIVERS_IN_TABLE)
+        [answer] = scorer.one(events, subject, INDEX, NOW, most=DRIVERS_KEPT)
         if isinstance(answer, NotAtRisk):
             assert subject not in rows
             continue
@@ -93,6 +102,7 @@ def test_the_table_holds_for_each_resident_what_the_single_call_says(
             "lower",
             "upper",
             "tier",
+            "percentile",
             "completeness",
             "base",
             "other",
@@ -179,9 +189,21 @@ def test_values_of_one_moment_are_shown_as_their_mean(scorer: Scorer) -> None:
 def test_the_age_is_shown_at_the_index_time(scorer: Scorer) -> None:
     score = the_score(scorer, f"{WITH_BIRTH}\n2017-05-01 | sbp | 130")
     [age] = [driver for driver in score.drivers if driver.concept == "age"]
-    days = (INDEX - datetime(1950, 1, 1)).days
-    assert age.value == pytest.approx(days / 365.25, abs=1e-4)
-    assert age.date is None
+    assert (age.value, age.date) == (2018 - 1950, None)
+
+
+@pytest.mark.parametrize(("born", "age"), [("1950-01-01", 68), ("1950-01-02", 67), ("2017-12-31 16:30:00", 0)])
+def test_a_year_of_age_is_full_on_the_birthday_in_the_county(models: dict[str, RiskModel], born: str, age: int) -> None:
+    """In Shanghai, eight hours ahead of UTC, INDEX lies on the first of January."""
+    [answer] = Scorer({"any age": at_any_age(models["hypertension"])}, Engine()).one(
+        history(f"{born} | MEDS_BIRTH |\n2017-05-01 | sbp | 130"), 7, INDEX, NOW
+    )
+    assert isinstance(answer, Score)
+    assert [driver.value for driver in answer.drivers if driver.concept == "age"] == [age]
+
+
+def at_any_age(model: RiskModel) -> RiskModel:
+    return replace(model, card=replace(model.card, target=replace(model.card.target, age=(0, np.inf))))
 
 
 @pytest.mark.parametrize(
@@ -263,12 +285,12 @@ def test_a_model_that_needs_another_declaration_is_refused(models: dict[str, Ris
 
 
 def test_only_residents_with_records_before_the_index_time_are_in_the_table(
-    small_store: EventStore, models: dict[str, RiskModel]
+    small_store: EventStore, models: dict[str, RiskModel], tmp_path: Path
 ) -> None:
     early = datetime(2012, 6, 1)
     events = pl.concat([small_store.read(shard) for shard in small_store.shards])
     known = events.filter((pl.col("time") < early) & (pl.col("code") != "MEDS_BIRTH"))["subject_id"].unique()
-    found = pl.concat(score_store(small_store, early, models, Engine(), NOW))["subject_id"]
+    found = scored(small_store, models, tmp_path / "scores.parquet", early)["subject_id"]
     assert 0 < len(found) < len(small_store.residents())
     assert set(found) <= set(known)
 
@@ -278,15 +300,8 @@ def test_nobody_at_risk_is_a_mistake_and_leaves_no_file(
 ) -> None:
     path = tmp_path / "scores.parquet"
     with pytest.raises(WeibingError, match=r"Nobody in .* at 2050-01-01: .*moved away before the index time"):
-        write_scores(path, score_store(small_store, datetime(2050, 1, 1), models, Engine(), NOW))
+        scored(small_store, models, path, datetime(2050, 1, 1))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_written_scores_read_back_as_they_were(table: pl.DataFrame, tmp_path: Path) -> None:
-    path = tmp_path / "scores.parquet"
-    assert write_scores(path, [table, table.clear(), table]) == 2 * len(table)
-    assert pl.read_parquet(path).equals(pl.concat([table, table]))
-    assert [each.name for each in tmp_path.iterdir()] == ["scores.parquet"]
 
 
 def test_the_reasons_of_every_row_of_the_table_add_up(table: pl.DataFrame) -> None:
@@ -294,31 +309,3 @@ def test_the_reasons_of_every_row_of_the_table_add_up(table: pl.DataFrame) -> No
     off = (table["base"] + named + table["other"]) - pl.Series(logit(table["probability"].to_numpy()))
     assert len(table) > 100
     assert off.abs().max() < 1e-9
-
-
-def test_scores_broken_off_leave_the_file_that_was_there(table: pl.DataFrame, tmp_path: Path) -> None:
-    path = tmp_path / "scores.parquet"
-    write_scores(path, [table])
-    before = path.read_bytes()
-
-    def broken_off():
-        yield table
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_scores(path, broken_off())
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["scores.parquet"]
-
-
-def test_a_place_that_cannot_be_written_is_named(table: pl.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(WeibingError, match=r"cannot be written to .*nowhere"):
-        write_scores(tmp_path / "nowhere" / "scores.parquet", [table])
-
-
-def test_shards_are_scored_one_after_the_other(small_store: EventStore, models: dict[str, RiskModel]) -> None:
-    told: list[str] = []
-    frames = score_store(small_store, INDEX, models, Engine(), NOW, progress=told.append)
-    assert told == []
-    assert len(next(islice(frames, 0, 1)))
-    assert told == ["scoring shard 1 of 1"]

@@ -1,0 +1,1 @@
+"""The operational database: what the service keeps from day to day."""
