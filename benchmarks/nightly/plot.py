@@ -19,9 +19,7 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
     for kind in dict.fromkeys(each["kind"] for each in found):
         for night in dict.fromkeys(each["night"] for each in found):
             points = [
-                (each["residents"], each["seconds"])
-                for each in found
-                if (each["kind"], each["night"]) == (kind, night)
+                (each["residents"], each["seconds"]) for each in found if (each["kind"], each["night"]) == (kind, night)
             ]
             axes.plot(*np.array(points).T, LINES[night], marker="o", color=COLOURS[kind], label=f"{kind}, {night}")
     most = max(each["residents"] for each in found)
