@@ -245,7 +245,8 @@ def test_killed_at_any_moment_and_run_again_it_ends_where_an_undisturbed_run_end
     processes.set_forkserver_preload(["tests.serving.nights", "serving.store.ledger"])
     killed, first = 0, ledger.last()
     while ledger.last() == first and killed < 12:
-        delay = lots.uniform(0.0, 2.0) * took
+        # The first ones early, so that there is something left to kill; the later ones later, so that it ends.
+        delay = lots.uniform(0.0, 0.3 + 0.1 * killed) * took
         child = processes.Process(target=killed_after, args=(delay, store, ledger, models, options))
         child.start()
         child.join()

@@ -635,7 +635,11 @@ def test_mlflow_refuses_rows_without_a_feature(registry):
 
 def test_a_kept_model_holds_no_pickle_and_nobody_s_row(registry, small_trained):
     folder = folder_of(registry, "1")
-    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {"", ".txt", ".json", ".yaml", ".py"}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {"", ".txt", ".json", ".yaml", ".py", ".npz"}
+    for path in (path for path in files if path.suffix == ".npz"):
+        with np.load(path, allow_pickle=False) as tables:
+            assert all(tables[name].dtype != object for name in tables.files)
     known = np.nan_to_num(small_trained.evidence.rows.matrix, nan=-1)
     example = mlflow.pyfunc.load_model(str(folder)).input_example[list(small_trained.model.card.features)]
     shown = np.nan_to_num(example.to_numpy(np.float32), nan=-1)
