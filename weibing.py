@@ -527,7 +527,7 @@ def score(
     from features.remote import open_store
     from features.times import instant
     from serving import terminal
-    from serving.scoring.nightly import Options, night
+    from serving.scoring.nightly import IncompleteError, Night, Options, night
     from training.tracking import Registry
 
     opened, registry = open_store(store), Registry(mlruns)
@@ -536,8 +536,6 @@ def score(
         raise WeibingError(f"There is no champion in {mlruns}. Promote a model, or train one: weibing train {store}")
     for target in registry.without_champion():
         terminal.note(f"{target} has models but no champion: it is not scored. See: weibing promote --help")
-    if cluster is not None and db is not None and "postgresql" not in db:
-        raise typer.BadParameter("SQLite is for one machine: with --cluster, keep the scores in PostgreSQL")
     options = Options(
         index_time=instant(at, opened.timezone) if at else None,
         everyone=everyone,
@@ -545,11 +543,20 @@ def score(
         workers=workers,
         walk=_walk(workers, cluster),
     )
-    with terminal.Progress() as progress, terminal.log_lines(log) as write:
-        found = night(opened, _ledgers(out, db), models, _now(), options, progress=progress, log=write)
-    if as_json != Path("-"):
-        terminal.show_night(found, any(model.card.synthetic for model in models.values()))
-    _write_json(found.as_dict(), as_json)
+    ledgers = _ledgers(out, db, cluster)
+
+    def tell(found: Night) -> None:
+        if as_json != Path("-"):
+            terminal.show_night(found, any(model.card.synthetic for model in models.values()))
+        _write_json(found.as_dict(), as_json)
+
+    try:
+        with terminal.Progress() as progress, terminal.log_lines(log) as write:
+            found = night(opened, ledgers, models, _now(), options, progress=progress, log=write)
+    except IncompleteError as error:
+        tell(error.night)
+        raise
+    tell(found)
 
 
 @app.command()
@@ -568,13 +575,16 @@ def serve(
     start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns))
 
 
-def _ledgers(out: Path | None, db: str | None) -> "list[Ledger]":
+def _ledgers(out: Path | None, db: str | None, cluster: str | None) -> "list[Ledger]":
     from serving.scoring.parquet import FileLedger
     from serving.store.ledger import DatabaseLedger
 
     ledgers: list[Ledger] = []
     if db is not None:
-        ledgers.append(DatabaseLedger.open(db))
+        kept = DatabaseLedger.open(db)
+        if cluster is not None and kept.database.file is not None:
+            raise typer.BadParameter("SQLite is for one machine: with --cluster, keep the scores in PostgreSQL")
+        ledgers.append(kept)
     if out is not None:
         ledgers.append(FileLedger(out.absolute()))
     if not ledgers:

@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.columns import Columns, clock, read_columns, segments
+from features.columns import clock, read_columns, segments
 from features.errors import WeibingError
 from features.events import EventStore, normalised
 from features.kernel import UNBOUNDED, Known, Plan, Rows, fill, fill_residents
@@ -21,6 +22,8 @@ from features.profile import PROFILE, SWITCH, Profile, declared
 from features.times import standard_offset
 from features.translation import Translator
 from features.vocabulary import Vocabulary, builtin
+
+T = TypeVar("T")
 
 KEYS = ["subject_id", "index_time"]
 
@@ -175,13 +178,13 @@ def _no_events() -> pl.DataFrame:
     return normalised(pl.DataFrame(schema={"subject_id": pl.Int64}))
 
 
-def ahead(shards: Iterator[Columns]) -> Iterator[Columns]:
+def ahead(shards: Iterator[T]) -> Iterator[T]:
     """Yield shards, each read while the one before it is worked on."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, shards, None)
-        while (columns := coming.result()) is not None:
+        while (read := coming.result()) is not None:
             coming = reader.submit(next, shards, None)
-            yield columns
+            yield read
 
 
 def fingerprint(profiles: pl.DataFrame) -> str:

@@ -182,14 +182,16 @@ def _in_words(driver: dict[str, Any]) -> str:
 def show_night(night: Night, synthetic: bool) -> None:
     """Show what a run did: how many have a score, by tier, who moved, and why others have none."""
     counts = night.counts
+    for reason, number in night.failures.items():
+        say(f"not scored, {number:,} of {night.pieces:,} pieces: {reason}")
     models = ", ".join(f"{target} {model.version}" for target, model in night.run.models.items())
-    scored, kept = counts.get("scored", 0), counts.get("kept", 0)
+    scored, kept = counts["scored"], counts["kept"]
     say(f"{scored + kept:,} scores of {night.residents:,} residents: {scored:,} anew, {kept:,} unchanged ({models})")
     table = Table("target", *TIERS)
     for target, tiers in night.tiers.items():
         table.add_row(target, *(f"{tiers.get(tier, 0):,}" for tier in TIERS))
     _show(table, synthetic=synthetic)
-    say(f"moved up a tier {counts.get('up', 0):,}, down {counts.get('down', 0):,}; no longer scored {night.ended:,}")
+    say(f"moved up a tier {counts['up']:,}, down {counts['down']:,}; no longer scored {night.ended:,}")
     for target, reasons in night.not_at_risk.items():
         told = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
         say(f"not at risk of {target}: {told}")

@@ -155,6 +155,18 @@ def test_score_keeps_a_database_logs_every_shard_and_tells_what_it_did(home, tmp
     assert known == len(pl.read_parquet(tmp_path / "scores.parquet")) == first["scored"]
 
 
+def test_score_sums_up_what_it_did_where_a_shard_could_not_be_read(home, tmp_path):
+    shutil.copytree(home / "county", tmp_path / "county")
+    [shard] = (tmp_path / "county" / "data").glob("*.parquet")
+    shard.write_bytes(shard.read_bytes()[:1000])
+    places = ["--out", tmp_path / "scores.parquet", "--mlruns", home / "mlruns", "--at", "2024-06-01"]
+    done = weibing("score", tmp_path / "county", *places, cwd=home)
+    assert done.returncode == 1
+    assert f"not scored, 1 of 1 pieces: The shard data/{shard.name} cannot be read" in done.stdout
+    assert "weibing: 1 of 1 pieces could not be scored" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_score_says_in_a_table_how_many_are_in_each_tier(home, tmp_path):
     at = ["--at", "2024-06-01", "--mlruns", home / "mlruns"]
     said = run("score", home / "county", "--out", tmp_path / "scores.parquet", *at)

@@ -1,21 +1,23 @@
 """The nightly run: everybody in a store, piece by piece, resumable, and seen by readers when it is complete."""
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 import polars as pl
 
+from features.engine import ahead
 from features.errors import WeibingError
-from features.profile import Profile, declared
+from features.profile import declared
 from features.remote import RemoteStore, Store
 from serving.scoring.pieces import Piece, pieces_of
 from serving.scoring.run import KEYS, Failure, Ledger, Run, Scored, Tally, only_ended
-from serving.scoring.shard import Entry, Job, KeepingError, keep, read, score
+from serving.scoring.shard import Entry, Job, KeepingError, Read, keep, read, score
 from training.model import RiskModel
 
 Walk = Callable[[Job, Sequence[Piece]], Iterator[Tally | Failure]]
@@ -44,7 +46,6 @@ class Options:
 
     index_time: datetime | None = None
     everyone: bool = False
-    profile: Profile | None = None
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     workers: int = 1
     walk: Walk | None = None
@@ -61,6 +62,7 @@ class Night:
     seconds : that this process took; what an earlier one had done is not in it
     resumed : pieces that an earlier process had done
     counts : sums of those of :class:`Tally`
+    failures : how many pieces could not be scored, by reason
     """
 
     run: Run
@@ -68,7 +70,8 @@ class Night:
     seconds: float
     pieces: int
     resumed: int
-    counts: Mapping[str, int]
+    counts: Counter[str]
+    failures: Mapping[str, int]
 
     def as_dict(self) -> dict[str, object]:
         """Return it as JSON holds it."""
@@ -80,10 +83,11 @@ class Night:
             "seconds": round(self.seconds, 1),
             "pieces": self.pieces,
             "resumed": self.resumed,
-            **{name: self.counts.get(name, 0) for name in ("scored", "kept", "ended", "up", "down")},
+            **{name: self.counts[name] for name in ("scored", "kept", "ended", "up", "down")},
             "tiers": self.tiers,
             "not_at_risk": self.not_at_risk,
-            "without_records": self.counts.get("without records before it", 0),
+            "without_records": self.counts["without records before it"],
+            "failures": dict(self.failures),
         }
 
     @property
@@ -99,7 +103,7 @@ class Night:
     @property
     def ended(self) -> int:
         """How many had a score before and have none now."""
-        return self.counts.get("ended", 0)
+        return self.counts["ended"]
 
     def _by_target(self, prefix: str) -> dict[str, dict[str, int]]:
         told: dict[str, dict[str, int]] = {}
@@ -107,6 +111,18 @@ class Night:
             target, what = name.removeprefix(prefix).split(", ", 1)
             told.setdefault(target, {})[what] = self.counts[name]
         return told
+
+
+class IncompleteError(WeibingError):
+    """Some pieces could not be scored, and the others are kept; `night` says what was done."""
+
+    def __init__(self, night: Night) -> None:
+        said = "; ".join(reason.removesuffix(".") for reason in night.failures)
+        super().__init__(
+            f"{sum(night.failures.values())} of {night.pieces} pieces could not be scored: {said}."
+            " Readers see the last complete run; start again when this is mended, and only these are scored."
+        )
+        self.night = night
 
 
 def night(
@@ -130,16 +146,17 @@ def night(
 
     Raises
     ------
+    IncompleteError
+        If pieces could not be scored.
     WeibingError
-        If a ledger cannot be used, if pieces could not be scored, or nobody is at risk: then readers see what they
-        saw before.
+        If a ledger cannot be used, or nobody is at risk. In any case readers then see what they saw before.
     """
     options = options or Options()
     with store.held() as still:
         wanted = Run(0, options.index_time or now, now, still.state, _identities(models), options.everyone)
         pieces = pieces_of(still, options.memory_bytes, options.workers)
         entries = tuple(_entries(ledgers, wanted, pieces, options.index_time is None))
-        job = Job(still, models, options.profile or declared(), entries, now)
+        job = Job(still, models, declared(), entries, now)
         return _Night(job, pieces, options.walk or in_this_process, progress, log).through()
 
 
@@ -178,18 +195,21 @@ class _Night:
         done = [entry.ledger.done(entry.run) for entry in self.job.entries]
         left = [piece for piece in self.pieces if not all(piece.name in each for each in done)]
         tallies = [done[0][piece.name] for piece in self.pieces if piece not in left]
+        resumed, failures = len(tallies), Counter[str]()
         if tallies:
-            self.progress(f"going on with run {self.job.entries[0].run.number}: {len(tallies)} pieces are done")
-        failures: list[Failure] = []
+            self.progress(f"going on with run {self._number}: {resumed} pieces are done")
         for told in self.walk(self.job, left):
             if isinstance(told, Failure):
-                failures.append(told)
+                failures[told.reason] += 1
                 self.log({"event": "failure", "run": self._number, "shard": told.shard, "reason": told.reason})
             else:
                 tallies.append(told)
-                self._tell(told, tallies, len(self.pieces) - len(left), time.monotonic() - begun)
-        self._require_all(failures)
-        return self._completed(tallies, len(self.pieces) - len(left), begun)
+                self._tell(told, tallies, resumed, time.monotonic() - begun)
+        found = self._found(tallies, failures, resumed)
+        self._complete(found)
+        found = replace(found, seconds=time.monotonic() - begun)
+        self.log({"event": "run", **found.as_dict()})
+        return found
 
     @property
     def _number(self) -> int:
@@ -207,20 +227,18 @@ class _Night:
         told = {"event": "shard", "run": self._number, **tally.as_dict()}
         self.log({**told, "seconds": round(tally.seconds, 3), "residents_per_second": round(rate)})
 
-    def _require_all(self, failures: Sequence[Failure]) -> None:
-        if failures:
-            reasons = Counter(failure.reason for failure in failures)
-            said = "; ".join(reason.removesuffix(".") for reason in reasons)
-            raise WeibingError(
-                f"{len(failures)} of {len(self.pieces)} pieces could not be scored: {said}."
-                " Readers see the last complete run; start again when this is mended, and only these are scored."
-            )
-
-    def _completed(self, tallies: Sequence[Tally], resumed: int, begun: float) -> Night:
+    def _found(self, tallies: Sequence[Tally], failures: Mapping[str, int], resumed: int) -> Night:
         counts: Counter[str] = Counter()
         for tally in tallies:
             counts.update(tally.counts)
-        entries = self.job.entries
+        residents = sum(tally.residents for tally in tallies)
+        return Night(self.job.entries[0].run, residents, 0.0, len(self.pieces), resumed, counts, failures)
+
+    def _complete(self, found: Night) -> None:
+        """Let readers move to the run, if all of it is there; count whose scores have ended by that."""
+        entries, counts = self.job.entries, found.counts
+        if found.failures:
+            raise IncompleteError(found)
         if not counts["scored"] + counts["kept"]:
             for entry in entries:
                 entry.ledger.abandon(entry.run)
@@ -231,11 +249,6 @@ class _Night:
         counts["ended"] += gone[0]
         for entry in entries:
             entry.ledger.complete(entry.run)
-        residents = sum(tally.residents for tally in tallies)
-        seconds = time.monotonic() - begun
-        found = Night(entries[0].run, residents, seconds, len(self.pieces), resumed, counts)
-        self.log({"event": "run", **found.as_dict()})
-        return found
 
     def _nobody(self, counts: Counter[str]) -> str:
         reasons = {name.removeprefix(NOT_AT_RISK): number for name, number in counts.items() if number}
@@ -262,22 +275,24 @@ class _Night:
 
 def in_this_process(job: Job, pieces: Sequence[Piece]) -> Iterator[Tally | Failure]:
     """Score pieces on all processors: one is read and another kept while one is worked on."""
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as keeper:
-        reading = deque((piece, reader.submit(read, job, piece)) for piece in pieces[:1])
+    with ThreadPoolExecutor(1) as keeper:
         keeping: Future[Tally] | None = None
-        for number in range(len(pieces)):
-            piece, coming = reading.popleft()
-            for following in pieces[number + 1 : number + 2]:
-                reading.append((following, reader.submit(read, job, following)))
-            try:
-                scores = score(job, coming.result())
-            except KeepingError:
-                raise
-            except WeibingError as error:
-                yield Failure(piece.name, str(error))
+        for told in ahead(map(partial(_read, job), pieces)):
+            if isinstance(told, Failure):
+                yield told
                 continue
+            scores = score(job, told)
             if keeping is not None:
                 yield keeping.result()
             keeping = keeper.submit(keep, job, scores)
         if keeping is not None:
             yield keeping.result()
+
+
+def _read(job: Job, piece: Piece) -> Read | Failure:
+    try:
+        return read(job, piece)
+    except KeepingError:
+        raise
+    except WeibingError as error:
+        return Failure(piece.name, str(error))

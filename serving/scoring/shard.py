@@ -303,9 +303,9 @@ class _Target:
 
     @cached_property
     def _unchanged(self) -> Bools:
-        last, run = self.entry.last, self.entry.run
-        target = self.question.target
-        if last is None or run.everyone or last.models[target].digest != run.models[target].digest:
+        run, target = self.entry.run, self.question.target
+        before = self.entry.last.models.get(target) if self.entry.last else None
+        if before is None or run.everyone or before.digest != run.models[target].digest:
             return np.zeros(len(self._who), np.bool_)
         same = _of(self.before["seen"].to_numpy(), self._had) == self._seen
         return np.asarray((self._had >= 0) & same)

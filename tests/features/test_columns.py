@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from features.columns import Columns, read_columns, read_columns_part
@@ -44,9 +45,15 @@ def test_all_events_of_a_resident_are_in_one_part(shard):
 
 def test_only_the_groups_of_rows_of_a_part_are_read(shard, tmp_path):
     small = tmp_path / "small.parquet"
-    pl.read_parquet(shard).write_parquet(small, row_group_size=1_000)
-    read = [read_columns_part(small, part, 3) for part in range(3)]
-    assert all_events(read) == events_of(read_columns(shard))
+    pl.read_parquet(shard).write_parquet(small, row_group_size=1_000, compression="uncompressed")
+    whole, told = [read_columns_part(small, part, 3) for part in range(3)], pq.read_metadata(small)
+    last = told.row_group(told.num_row_groups - 1).column(told.schema.names.index("numeric_value"))
+    with small.open("r+b") as file:
+        file.seek(last.data_page_offset)
+        file.write(b"\xff" * 64)
+    assert events_of(read_columns_part(small, 0, 3)) == events_of(whole[0])
+    with pytest.raises((OSError, pl.exceptions.PolarsError)):
+        read_columns_part(small, 2, 3)
 
 
 def test_a_resident_with_more_events_than_a_part_leaves_the_next_part_empty(tmp_path):

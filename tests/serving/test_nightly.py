@@ -15,7 +15,7 @@ import pytest
 
 from features.errors import WeibingError
 from features.events import EventStore
-from serving.scoring.nightly import Night, Options, in_this_process, night
+from serving.scoring.nightly import IncompleteError, Night, Options, in_this_process, night
 from serving.scoring.parquet import FileLedger
 from serving.scoring.pieces import Piece, pieces_of
 from serving.scoring.run import Failure, Ledger, Tally
@@ -205,6 +205,14 @@ def test_who_is_no_longer_at_risk_or_has_left_the_store_has_no_score_any_more(
     assert found.ended >= 3
 
 
+def test_a_target_that_is_new_is_scored_beside_what_has_not_changed(store, ledger, models):
+    first = ran(store, ledger, {"fall": models["fall"]})
+    second = ran(store, ledger, models)
+    assert second.counts["kept"] == first.counts["scored"]
+    assert second.counts["scored"] == sum(second.tiers["hypertension"].values()) > 0
+    assert set(current(ledger)["target"]) == {"fall", "hypertension"}
+
+
 def test_a_target_that_is_not_scored_any_more_has_no_scores_any_more(store, ledger, models):
     first = ran(store, ledger, models)
     second = ran(store, ledger, {"fall": models["fall"]})
@@ -261,13 +269,17 @@ def test_killed_at_any_moment_and_run_again_it_ends_where_an_undisturbed_run_end
     assert found.select("subject_id", "target").is_unique().all()
 
 
-def test_a_run_that_was_broken_off_goes_on_where_it_ended(store, ledger, models):
+def break_off_after_three(store: EventStore, ledger: Ledger, models: dict[str, RiskModel]) -> None:
     def broken_off(job: Job, pieces: Sequence[Piece]) -> Iterator[Tally | Failure]:
         yield from in_this_process(job, pieces[:3])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ran(store, ledger, models, walk=broken_off)
+
+
+def test_a_run_that_was_broken_off_goes_on_where_it_ended(store, ledger, models):
+    break_off_after_three(store, ledger, models)
     told: list[str] = []
     found = night(store, [ledger], models, NOW + timedelta(hours=1), progress=told.append)
     assert (found.resumed, found.pieces, found.run.index_time) == (3, SHARDS, INDEX)
@@ -276,12 +288,7 @@ def test_a_run_that_was_broken_off_goes_on_where_it_ended(store, ledger, models)
 
 
 def test_a_run_over_records_that_have_changed_begins_anew(store, ledger, models):
-    def broken_off(job: Job, pieces: Sequence[Piece]) -> Iterator[Tally | Failure]:
-        yield from in_this_process(job, pieces[:3])
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ran(store, ledger, models, walk=broken_off)
+    break_off_after_three(store, ledger, models)
     store = appended(store, records(1, "2017-12-31 | sbp | 171"))
     found = ran(store, ledger, models)
     assert found.resumed == 0
@@ -294,10 +301,14 @@ def test_a_shard_that_cannot_be_read_fails_the_run_and_is_all_that_is_left_to_do
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     said: list[dict[str, object]] = []
-    with pytest.raises(WeibingError, match=rf"1 of {SHARDS} pieces could not be scored: .*{shard.name} cannot be read"):
+    sentence = rf"1 of {SHARDS} pieces could not be scored: .*{shard.name} cannot be read"
+    with pytest.raises(IncompleteError, match=sentence) as caught:
         night(store, [ledger], models, NOW, Options(index_time=NEXT_NIGHT), log=said.append)
     assert [line["shard"] for line in told_of(said, "failure")] == [f"data/{shard.name}"]
     assert len(told_of(said, "shard")) == SHARDS - 1
+    found = caught.value.night
+    assert list(found.failures.values()) == [1]
+    assert found.counts["scored"] + found.counts["kept"] > 0
     assert current(ledger).equals(before)
 
 
