@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from features.events import EventStore
     from features.sources.table.identities import Who
+    from serving.audit import Audit, Entry
     from serving.scoring.nightly import Walk
     from serving.scoring.run import Ledger
+    from serving.security.accounts import Accounts
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -30,6 +32,12 @@ app.add_typer(ingest, name="ingest", help="Take records into an event store.")
 
 vocabulary = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(vocabulary, name="vocabulary", help="What codes mean here.")
+
+users = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(users, name="users", help="Who may come in: accounts, roles, API tokens.")
+
+audit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(audit, name="audit", help="What was done, by whom, with whose record.")
 
 
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an event store.")]
@@ -49,6 +57,8 @@ Crosswalk = Annotated[
     Path | None, typer.Option(metavar="FILE.csv", help="Who ids are: columns source, source_id, resident.")
 ]
 Source = Annotated[str | None, typer.Option(metavar="NAME", help="The system that the records come from.")]
+Db = Annotated[str, typer.Option("--db", metavar="URL", envvar="WEIBING_DB", help="The operational database.")]
+AccountName = Annotated[str, typer.Argument(metavar="NAME", help="Name of an account.")]
 
 DEMO = Path("out", "demo")
 
@@ -573,6 +583,222 @@ def serve(
     from serving.settings import Settings
 
     start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns))
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write; it must not be there yet.")], db: Db
+) -> None:
+    """Write the operational database of this moment into a file, while the service goes on; see docs/database.md.
+
+    Example: `weibing backup backups/2026-03-01.backup --db sqlite:///out/weibing.db`
+    """
+    from serving import terminal
+    from serving.store.backup import backup as write_backup
+    from serving.store.database import Database
+
+    kept = write_backup(Database.at(db), file)
+    terminal.say(f"{file} holds {sum(kept.rows.values()):,} rows of {len(kept.rows)} tables (form {kept.revision}).")
+    terminal.note("Identities in it are encrypted. The key is not in it: keep WEIBING_KEY in another place.")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What weibing backup has written.")], db: Db
+) -> None:
+    """Put a backup into an empty database, and bring it to the present form; see docs/database.md.
+
+    Example: `weibing restore backups/2026-03-01.backup --db sqlite:///out/weibing.db`
+    """
+    from serving import terminal
+    from serving.store.backup import restore as read_backup
+    from serving.store.database import Database
+
+    found = read_backup(file, Database.at(db))
+    terminal.say(f"{sum(found.rows.values()):,} rows of {len(found.rows)} tables are back (form {found.revision}).")
+    terminal.note("Identities can be read with the key that they were written with: WEIBING_KEY or WEIBING_KEY_FILE.")
+
+
+@users.command("add")
+def users_add(
+    name: AccountName,
+    role: Annotated[str, typer.Option(help="doctor, manager, scientist, administrator or system.")],
+    db: Db,
+    label: Annotated[str, typer.Option(help="What to call the person or system on pages.")] = "",
+) -> None:
+    """Add an account, and print the password for its first login; see docs/security.md.
+
+    Example: `weibing users add li.wei --role doctor`
+    """
+    from serving.terminal import say
+
+    accounts, book = _security(db)
+    account, initial = accounts.add(name, role, _now(), label)
+    book.write(_by_command("add user", f"{account.name} as {account.role}"))
+    say(_initial(account.name, initial) if initial else f"{account.name} can be given tokens: weibing users token")
+
+
+@users.command("list")
+def users_list(db: Db, as_json: Json = None) -> None:
+    """List accounts and tokens.
+
+    Example: `weibing users list`
+    """
+    from serving.security.listing import listing, text
+    from serving.security.tokens import Tokens
+
+    accounts, _ = _security(db)
+    found = listing(accounts.all(), Tokens(accounts.database).all(), _now())
+    _result(text(found), found, as_json)
+
+
+@users.command("disable")
+def users_disable(name: AccountName, db: Db, reason: Reason = "") -> None:
+    """Let nobody come in by an account any more; its sessions and tokens end at once.
+
+    Example: `weibing users disable li.wei --reason "has left the clinic"`
+    """
+    from serving.terminal import say
+
+    accounts, book = _security(db)
+    account = accounts.disable(name, _now())
+    book.write(_by_command("disable user", f"{account.name}: {reason}".removesuffix(": ")))
+    say(f"{account.name} cannot come in any more.")
+
+
+@users.command("reset")
+def users_reset(name: AccountName, db: Db, reason: Reason = "") -> None:
+    """Let somebody begin anew who has lost the password, or the telephone with the one-time codes.
+
+    Example: `weibing users reset li.wei --reason "new telephone"`
+    """
+    from serving.terminal import say
+
+    accounts, book = _security(db)
+    initial = accounts.reset(name, _now())
+    account = accounts.named(name)
+    book.write(_by_command("reset user", f"{account.name}: {reason}".removesuffix(": ")))
+    say(_initial(account.name, initial) if initial else f"{account.name} logs in at the county's login server.")
+
+
+@users.command("token")
+def users_token(
+    name: AccountName,
+    scope: Annotated[list[str], typer.Option(help="What it is for; give it again for more.")],
+    db: Db,
+    days: Annotated[int, typer.Option(help="How long it lasts.")] = 90,
+) -> None:
+    """Make an API token for a system, and print it: it is shown this once.
+
+    Example: `weibing users token lab --scope record-observation --days 90`
+    """
+    from serving.security.tokens import Tokens
+    from serving.terminal import note, say
+
+    accounts, book = _security(db)
+    token, secret = Tokens(accounts.database).make(accounts.named(name), scope, days, _now())
+    told = f"token {token.id} of {token.account} for {' '.join(sorted(token.scopes))}"
+    book.write(_by_command("make token", told))
+    note(f"{told}, until {token.ends_at:%Y-%m-%d}; it is not shown again. To end it: weibing users revoke {token.id}")
+    say(secret)
+
+
+@users.command("revoke")
+def users_revoke(
+    token: Annotated[int, typer.Argument(metavar="TOKEN", help="Number of the token, as users list shows it.")],
+    db: Db,
+    reason: Reason = "",
+) -> None:
+    """End an API token at once.
+
+    Example: `weibing users revoke 3 --reason "was in a screenshot"`
+    """
+    from serving.security.tokens import Tokens
+    from serving.terminal import say
+
+    accounts, book = _security(db)
+    Tokens(accounts.database).revoke(token, _now())
+    book.write(_by_command("revoke token", f"token {token}: {reason}".removesuffix(": ")))
+    say(f"Token {token} is of no use any more.")
+
+
+@audit.command("verify")
+def audit_verify(
+    db: Db,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An earlier export, kept elsewhere: shows a missing end too.")
+    ] = None,
+) -> None:
+    """Say whether the audit is as it was written; exit 1 if not.
+
+    Example: `weibing audit verify --against /mnt/elsewhere/audit.jsonl`
+    """
+    from serving.audit import head_of_export
+    from serving.terminal import say
+
+    _, book = _security(db)
+    say(book.verify(head_of_export(against) if against else None).text())
+
+
+@audit.command("export")
+def audit_export(
+    db: Db,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write, a row of JSON a line.")],
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="Leave out what is older (UTC).")] = None,
+    resident: Annotated[int | None, typer.Option(metavar="ID", help="Only what was done with this record.")] = None,
+) -> None:
+    """Write the audit as lines of JSON, each with its digest.
+
+    Example: `weibing audit export --out audit.jsonl`
+    """
+    from features.times import instant
+    from serving.terminal import say
+
+    _, book = _security(db)
+    book.write(_by_command("export audit", str(out), resident))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8") as to:
+        rows = book.export(to, since=instant(since) if since else None, whose=resident)
+    say(f"{rows:,} rows are in {out}")
+
+
+@audit.command("forget")
+def audit_forget(
+    db: Db,
+    days: Annotated[int, typer.Option(help="Keep what is younger. Default: three years.")] = 1098,
+    reason: Reason = "kept by rule",
+) -> None:
+    """Cut off what is older than the rule asks to keep; the rest stays verifiable.
+
+    Example: `weibing audit forget --days 1098`
+    """
+    from serving.terminal import say
+
+    _, book = _security(db)
+    gone = book.forget(_now() - timedelta(days=days), _now(), reason)
+    say(f"{gone:,} rows were older than {days:,} days, and are gone.")
+
+
+def _security(db: str) -> "tuple[Accounts, Audit]":
+    from serving.audit import Audit
+    from serving.security.accounts import Accounts
+    from serving.store.database import Database
+
+    opened = Database.open(db)
+    return Accounts(opened), Audit(opened)
+
+
+def _by_command(action: str, why: str, whose: int | None = None) -> "Entry":
+    """Return the entry of what was done on the machine itself, by which of its accounts."""
+    from getpass import getuser
+
+    from serving.audit import Entry
+
+    return Entry(_now(), action, name=getuser(), via="command", whose=whose, why=why)
+
+
+def _initial(name: str, password: str) -> str:
+    return f"The password for the first login of {name} is {password}. It lasts a week, and is not shown again."
 
 
 def _ledgers(out: Path | None, db: str | None, cluster: str | None) -> "list[Ledger]":

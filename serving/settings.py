@@ -1,9 +1,10 @@
 """What an operator may set, by environment variables that begin with ``WEIBING_``."""
 
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -28,6 +29,13 @@ class Settings(BaseSettings):
     most_at_once : calls that may be under way in a worker; more are turned away
     receive_seconds, answer_seconds : how long a caller may take to send, and the service to answer
     refresh_seconds : how often the registry is asked for other champions
+    public_url : where others reach the service, such as https://weibing.example.cn; empty where none does
+    language : of what other systems show, where they do not say which they want: zh or en
+    fhir_page, fhir_most : how many resources a page of a FHIR search holds by default, and at most
+    cds_clients : a TOML file of the systems that may call the CDS Hooks services; without one there are none
+    cds_open_discovery : whether anybody may ask which CDS Hooks services there are
+    cds_fetch_seconds, cds_fetch_bytes : how long a call may fetch from a FHIR server, and how much
+    cds_least_tier : the lowest tier of a risk that makes a card
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -45,11 +53,27 @@ class Settings(BaseSettings):
     receive_seconds: float = Field(default=30.0, gt=0)
     answer_seconds: float = Field(default=60.0, gt=0)
     refresh_seconds: float = Field(default=30.0, gt=0)
+    public_url: str = ""
+    language: Literal["zh", "en"] = "zh"
+    fhir_page: int = Field(default=50, ge=1)
+    fhir_most: int = Field(default=1_000, ge=1)
+    cds_clients: Path | None = None
+    cds_open_discovery: bool = False
+    cds_fetch_seconds: float = Field(default=3.0, gt=0)
+    cds_fetch_bytes: int = Field(default=8 * 2**20, ge=1)
+    cds_least_tier: Literal["low", "moderate", "high", "very high"] = "high"
 
     @field_validator("host")
     @classmethod
     def _address(cls, host: str) -> str:
         return str(ip_address("127.0.0.1" if host == "localhost" else host))
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
+            raise ValueError("this is not an address such as https://weibing.example.cn")
+        return url.rstrip("/")
 
     @field_validator("targets", mode="before")
     @classmethod
@@ -82,6 +106,6 @@ class Settings(BaseSettings):
     def export(self) -> None:
         """Put the settings into the environment, for the processes that answer."""
         absolute = self.model_copy(update={"mlruns": self.mlruns.absolute()})
-        for name, value in absolute.model_dump(mode="json").items():
+        for name, value in absolute.model_dump(mode="json", exclude_none=True).items():
             text = ",".join(value) if isinstance(value, list) else str(value)
             os.environ[f"{PREFIX}{name.upper()}"] = text

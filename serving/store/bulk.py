@@ -29,6 +29,7 @@ MOMENT = "%Y-%m-%d %H:%M:%S%.6f"
 POLARS: Mapping[type, pl.DataType] = {
     sql.Boolean: pl.Boolean(),
     sql.DateTime: pl.Datetime("us"),
+    sql.Date: pl.Date(),
     sql.REAL: pl.Float32(),
     sql.Double: pl.Float64(),
     sql.LargeBinary: pl.Binary(),

@@ -7,11 +7,12 @@ read through :attr:`Database.engine` while another writes in bulk; another proce
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import RLock
+from typing import cast
 
 import psycopg
 import sqlalchemy as sql
@@ -19,11 +20,15 @@ from adbc_driver_manager import Error as AdbcError
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from features.errors import WeibingError
-from serving.store.tables import METADATA
+from serving.store import accounts, tables
 
+# All of them: those of each module, on the one METADATA.
+TABLES = {**tables.METADATA.tables, **accounts.accounts.metadata.tables}
 MIGRATIONS = Path(__file__).parent / "migrations"
 # A name of its own: MLflow's database, too, has an alembic_version, and a table of runs.
 VERSION_TABLE = "weibing_schema"
@@ -53,7 +58,7 @@ REFUSED = (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, psyco
 
 
 # Alembic keeps what it works on in its module.
-_MIGRATING = Lock()
+_MIGRATING = RLock()
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,23 @@ class Database:
         WeibingError
             If it cannot be reached or is of a newer program; never tells a password.
         """
-        database = cls(_address(address).render_as_string(hide_password=False))
+        database = cls.at(address)
         database._need_a_place(file=not upgrade)
         if upgrade:
             database.upgrade()
         database.check(database.revision())
         return database
+
+    @classmethod
+    def at(cls, address: str) -> "Database":
+        """Name the database at an address, as :meth:`open` takes it; nothing is connected to, made or changed.
+
+        Raises
+        ------
+        WeibingError
+            If that is no address of a database.
+        """
+        return cls(_address(address).render_as_string(hide_password=False))
 
     @property
     def url(self) -> sql.URL:
@@ -111,6 +127,27 @@ class Database:
     def engine(self) -> sql.Engine:
         """For readers: SQLAlchemy's engine, which keeps no connection open."""
         return _engine(self.address)
+
+    @contextmanager
+    def reading(self) -> Iterator[sql.Connection]:
+        """Give a connection to read with; what an operator can mend is told in a sentence."""
+        with self.told(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sql.Connection]:
+        """Give a connection in a small transaction: all of it is kept, or nothing if an error comes.
+
+        SQLite has one writer at a time: there it waits for the turn.
+        """
+        with self.told(), self.engine.execution_options(begin="IMMEDIATE").begin() as connection:
+            yield connection
+
+    @contextmanager
+    def bare(self) -> Iterator[DBAPIConnection]:
+        """Give the driver's own connection, in no transaction."""
+        with self.told(), closing(self.engine.raw_connection()) as connection:
+            yield cast(DBAPIConnection, connection.dbapi_connection)
 
     def upgrade(self) -> None:
         """Bring it to the present form, whole or not at all; one process after the other, and none where it is.
@@ -169,7 +206,7 @@ class Database:
         """Say in a sentence what an operator can mend; other errors of the database are the program's."""
         try:
             yield
-        except (DBAPIError, psycopg.Error, AdbcError) as error:
+        except (DBAPIError, psycopg.Error, sqlite3.Error, AdbcError) as error:
             sentence = _sentence(error)
             if sentence is None:
                 raise
@@ -185,7 +222,7 @@ class Database:
             raise WeibingError(f"There is no database {self.file}. It must lie on a disk that all workers share.")
 
     def _need_no_tables(self, connection: sql.Connection) -> None:
-        present = sorted(METADATA.tables.keys() & set(sql.inspect(connection).get_table_names()))
+        present = sorted(TABLES.keys() & set(sql.inspect(connection).get_table_names()))
         if present:
             raise WeibingError(
                 f"The database {self.name} is another program's: Weibing did not make its table {present[0]}. "
@@ -193,11 +230,22 @@ class Database:
             )
 
 
+def insert(connection: sql.Connection, table: sql.Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that can be told what to do where the row is there already."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def knows(revision: str) -> bool:
+    """Say whether the program knows a form of the database, so that it can bring it to the present one."""
+    return revision in _revisions()
+
+
 def migrate(connection: sql.Connection, step: Callable[[Config, str], None], revision: str) -> None:
     """Take Alembic's step, up or down, to a revision, in the transaction of the connection."""
     config = _config()
     config.attributes.update(connection=connection, version_table=VERSION_TABLE)
-    step(config, revision)
+    with _MIGRATING:
+        step(config, revision)
 
 
 def _address(address: str) -> sql.URL:
@@ -223,21 +271,24 @@ def _need_an_unambiguous_password(url: sql.URL) -> None:
 
 @cache
 def _engine(address: str) -> sql.Engine:
+    # The values of a statement may be names of residents: no error tells them.
     url = sql.make_url(address)
     if url.get_backend_name() == "sqlite":
-        engine = sql.create_engine(url, poolclass=sql.NullPool, connect_args={"timeout": SECONDS_FOR_OTHERS})
+        engine = sql.create_engine(
+            url, poolclass=sql.NullPool, hide_parameters=True, connect_args={"timeout": SECONDS_FOR_OTHERS}
+        )
         sql.event.listen(engine, "connect", _on_connect)
         sql.event.listen(engine, "begin", _on_begin)
         return engine
     settings = {"connect_timeout": SECONDS_TO_CONNECT, "application_name": "weibing"}
     chosen = {name: setting for name, setting in settings.items() if name not in url.query}
-    return sql.create_engine(url, poolclass=sql.NullPool, connect_args=chosen)
+    return sql.create_engine(url, poolclass=sql.NullPool, hide_parameters=True, connect_args=chosen)
 
 
 def _on_connect(connection: sqlite3.Connection, _: object) -> None:
     # Python's own BEGIN leaves out what changes tables.
     connection.isolation_level = None
-    for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON"):
         connection.execute(f"PRAGMA {setting}")
 
 
