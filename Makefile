@@ -28,8 +28,11 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# A thread that waits for another spins, and takes its core from the other worker.
+unit: export OPENBLAS_NUM_THREADS := 1
+unit: export OMP_WAIT_POLICY := passive
 unit: setup
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lock:  ## resolve the newest versions within pyproject.toml's ranges
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --upgrade \

@@ -40,6 +40,13 @@ audit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(audit, name="audit", help="What was done, by whom, with whose record.")
 
 
+resident = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(resident, name="resident", help="Who residents are, and what they may ask for.")
+
+panel = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(panel, name="panel", help="Who is under contract with which doctor.")
+
+
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an event store.")]
 TargetName = Annotated[str, typer.Argument(metavar="TARGET", help="Name of a target.")]
 TargetsFile = Annotated[Path | None, typer.Option("--targets", metavar="FILE.toml", help="Targets from a file.")]
@@ -58,6 +65,11 @@ Crosswalk = Annotated[
 ]
 Source = Annotated[str | None, typer.Option(metavar="NAME", help="The system that the records come from.")]
 Db = Annotated[str, typer.Option("--db", metavar="URL", envvar="WEIBING_DB", help="The operational database.")]
+Records = Annotated[
+    Path | None, typer.Option("--store", metavar="STORE", envvar="WEIBING_STORE", help="Folder of the event store.")
+]
+ResidentId = Annotated[int, typer.Argument(metavar="ID", help="The resident's number in the event store.")]
+PanelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a panel.")]
 AccountName = Annotated[str, typer.Argument(metavar="NAME", help="Name of an account.")]
 
 DEMO = Path("out", "demo")
@@ -78,10 +90,8 @@ def demo(
     from features.events import EventStore
     from features.sources.county import simulate as simulate_county
     from serving import terminal
-    from serving.scoring.nightly import Options, night
-    from serving.scoring.parquet import FileLedger
+    from serving.demo import closing_day, first_night, settings_of
     from serving.service import serve as start_service
-    from serving.settings import Settings
     from training.targets import TARGETS
     from training.tracking import Registry
     from training.train import train as train_model
@@ -89,7 +99,7 @@ def demo(
     shutil.rmtree(DEMO, ignore_errors=True)
     registry = Registry(DEMO / "mlruns")
     with terminal.Progress() as progress:
-        county = simulate_county(DEMO / "county", residents=residents, progress=progress)
+        county = simulate_county(DEMO / "county", residents=residents, end=closing_day(_now()), progress=progress)
         store = EventStore.open(DEMO / "county")
         trained = [train_model(store, target, progress=progress) for target in TARGETS.values()]
         kept = []
@@ -104,14 +114,16 @@ def demo(
     if not models:
         raise WeibingError("None of these models may serve, so there is nothing to score. Simulate more residents.")
     with terminal.Progress() as progress:
-        last = Options(index_time=county.end - timedelta(days=1))
-        scored = night(store, [FileLedger(DEMO / "scores.parquet")], models, _now(), last, progress=progress)
+        furnished, done = first_night(store, DEMO, models, _now(), progress)
     terminal.say("")
-    terminal.show_night(scored, synthetic=True)
+    terminal.show_night(done.scored, synthetic=True)
+    terminal.say(done.text())
     terminal.say("\nThe ten highest risks")
     terminal.show_scores(pl.read_parquet(DEMO / "scores.parquet").top_k(10, by="probability").to_dicts())
+    terminal.say("\nMade-up people who may log in (POST /v1/session), and the passwords of their first login")
+    terminal.show_passwords(furnished.passwords)
     if serve:
-        start_service(Settings.from_environment(port=port, mlruns=DEMO / "mlruns"), announce=True)
+        start_service(settings_of(DEMO, port), token=furnished.token)
 
 
 @app.command()
@@ -524,20 +536,27 @@ def score(
         str | None, typer.Option(metavar="ADDRESS", help="On a Dask cluster, such as tcp://host:8786.")
     ] = None,
     memory: Annotated[float, typer.Option(min=0.1, metavar="GB", help="Memory that it may take.")] = 4.0,
+    duty_targets: Annotated[
+        Literal["2017", "2024", "2025"],
+        typer.Option(envvar="WEIBING_DUTY_TARGETS", help="Version of the service rules."),
+    ] = "2017",
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="A line of JSON a shard; - for stderr.")] = None,
     mlruns: Mlruns = Path("mlruns"),
     as_json: Json = None,
 ) -> None:
     """Score every resident at risk, for every target that has a champion; see docs/nightly.md.
 
-    Broken off, it goes on where it ended. Residents of whom nothing has changed keep the score that they have.
+    Broken off, it goes on where it ended. Residents of whom nothing has changed keep the score that they have. With
+    a database, what came by day is taken into the store first, and duties are worked out last.
 
     Example: `weibing score out/county --db sqlite:///out/weibing.db`
     """
     from features.remote import open_store
     from features.times import instant
     from serving import terminal
-    from serving.scoring.nightly import IncompleteError, Night, Options, night
+    from serving.duties import DutyRules, rulebook
+    from serving.night import WholeNight, whole_night
+    from serving.scoring.nightly import IncompleteError, Options
     from training.tracking import Registry
 
     opened, registry = open_store(store), Registry(mlruns)
@@ -555,16 +574,19 @@ def score(
     )
     ledgers = _ledgers(out, db, cluster)
 
-    def tell(found: Night) -> None:
+    def tell(found: WholeNight) -> None:
         if as_json != Path("-"):
-            terminal.show_night(found, any(model.card.synthetic for model in models.values()))
+            terminal.show_night(found.scored, any(model.card.synthetic for model in models.values()))
+        if as_json != Path("-") and found.due is not None:
+            terminal.say(found.text())
         _write_json(found.as_dict(), as_json)
 
     try:
         with terminal.Progress() as progress, terminal.log_lines(log) as write:
-            found = night(opened, ledgers, models, _now(), options, progress=progress, log=write)
+            rules = DutyRules(rulebook(duty_targets), timezone=opened.timezone)
+            found = whole_night(opened, ledgers, models, rules, _now(), options, progress=progress, log=write)
     except IncompleteError as error:
-        tell(error.night)
+        tell(WholeNight(error.night))
         raise
     tell(found)
 
@@ -574,15 +596,19 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: 3000.")] = None,
     mlruns: Annotated[Path | None, typer.Option(help="Folder of the MLflow registry.")] = None,
+    db: Annotated[str | None, typer.Option(metavar="URL", help="The operational database.")] = None,
+    store: Annotated[Path | None, typer.Option(metavar="STORE", help="Folder of the event store.")] = None,
 ) -> None:
-    """Serve the champions over HTTP.
+    """Serve a clinic over HTTP: residents, lists, scores, health interfaces; see docs/operate.md.
 
-    Example: `weibing serve --port 3000`
+    It needs a key: WEIBING_KEY, or a file that WEIBING_KEY_FILE names. Make one with: openssl rand -base64 32
+
+    Example: `weibing serve --store out/county --db sqlite:///out/weibing.db`
     """
     from serving.service import serve as start_service
     from serving.settings import Settings
 
-    start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns))
+    start_service(Settings.from_environment(host=host, port=port, mlruns=mlruns, db=db, store=store))
 
 
 @app.command()
@@ -777,6 +803,202 @@ def audit_forget(
     _, book = _security(db)
     gone = book.forget(_now() - timedelta(days=days), _now(), reason)
     say(f"{gone:,} rows were older than {days:,} days, and are gone.")
+
+
+@resident.command("register")
+def resident_register(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Table of residents: CSV, Excel or Parquet.")], db: Db
+) -> None:
+    """Keep who residents are, encrypted, in the database; see docs/database.md. It needs the key.
+
+    Columns: resident, name, number, telephone, address, township, sex, birth_year. All of a file is kept, or nothing.
+
+    Example: `weibing resident register people.csv --db sqlite:///out/weibing.db`
+    """
+    from serving.store.identity import Key as SecretKey
+    from serving.store.people import People
+    from serving.store.registers import read_people
+    from serving.terminal import say
+
+    _, book = _security(db)
+    people = People(book.database, SecretKey.from_environment())
+    book.write(_by_command("register residents", file.name))
+    say(f"{people.register(read_people(file), _now()):,} residents are known by name.")
+
+
+@resident.command("export")
+def resident_export(
+    number: ResidentId,
+    db: Db,
+    store: Records = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write; - for stdout.")] = Path("-"),
+    reason: Reason = "",
+) -> None:
+    """Write all that is held of a resident as JSON: what the resident may ask for; see docs/database.md.
+
+    Example: `weibing resident export 17 --store out/county --out resident17.json --reason "asked for by letter"`
+    """
+    from serving.rights import held_of
+    from serving.store.identity import Key as SecretKey
+
+    _, book = _security(db)
+    key = SecretKey.from_environment()
+    book.write(_by_command("export resident", reason, number))
+    _write_json(held_of(book.database, key, _records(store), number), out)
+
+
+@resident.command("erase")
+def resident_erase(
+    number: ResidentId,
+    reason: Reason,
+    db: Db,
+    store: Records = None,
+    mlruns: Mlruns = Path("mlruns"),
+) -> None:
+    """Erase a resident from event store and database for good, and say what remains; see docs/database.md.
+
+    Example: `weibing resident erase 17 --store out/county --reason "asked for by letter"`
+    """
+    from serving.rights import erase, training_files_of, what_remains
+    from serving.terminal import note, say
+
+    _, book = _security(db)
+    records = _records(store)
+    book.write(_by_command("erase resident", reason, number))
+    gone = erase(book.database, records, number)
+    say(f"Resident {number} is erased: {gone.text()}.")
+    for sentence in what_remains(number, training_files_of(mlruns, number), records):
+        note(sentence)
+
+
+@resident.command("readmit")
+def resident_readmit(number: ResidentId, reason: Reason, db: Db, store: Store) -> None:
+    """Take in records of a resident again who was erased, as one who comes back.
+
+    Example: `weibing resident readmit 17 --store out/county --reason "has signed again"`
+    """
+    from features.events import EventStore
+    from serving.terminal import say
+
+    _, book = _security(db)
+    records = EventStore.open(store)
+    book.write(_by_command("readmit resident", reason, number))
+    if not records.readmit(number):
+        raise WeibingError(f"Resident {number} was not erased from {records.place}.")
+    say(f"Records of resident {number} are taken in again, from the next ingest on.")
+
+
+@resident.command("opt-out")
+def resident_opt_out(number: ResidentId, db: Db, reason: Reason = "") -> None:
+    """Let a resident not be scored without a person; the score that there is ends with the next night.
+
+    Example: `weibing resident opt-out 17 --reason "asked for by letter"`
+    """
+    from serving.store.people import opt_out
+    from serving.terminal import say
+
+    _, book = _security(db)
+    book.write(_by_command("opt out", reason, number))
+    opt_out(book.database, number, _now())
+    say(f"Resident {number} is not scored any more. What the service rules say is due is still worked out.")
+
+
+@resident.command("opt-in")
+def resident_opt_in(number: ResidentId, db: Db, reason: Reason = "") -> None:
+    """Let a resident be scored again, from the next night on.
+
+    Example: `weibing resident opt-in 17`
+    """
+    from serving.store.people import opt_in
+    from serving.terminal import say
+
+    _, book = _security(db)
+    book.write(_by_command("opt in", reason, number))
+    opt_in(book.database, number)
+    say(f"Resident {number} is scored again from the next night on.")
+
+
+@panel.command("make")
+def panel_make(
+    name: PanelName, db: Db, doctor: Annotated[str | None, typer.Option(metavar="ACCOUNT", help="Whose it is.")] = None
+) -> None:
+    """Make a panel.
+
+    Example: `weibing panel make "Shixi 1" --doctor li.wei`
+    """
+    from serving.store.panels import Panels
+    from serving.terminal import say
+
+    accounts, book = _security(db)
+    of = accounts.doctor(doctor).id if doctor else None
+    book.write(_by_command("make panel", f"{name} of {doctor or 'nobody yet'}"))
+    made = Panels(book.database).make(name, of)
+    say(f'Panel {made.id} "{made.name}" is {doctor or "nobody"}\'s.')
+
+
+@panel.command("give")
+def panel_give(name: PanelName, doctor: Annotated[str, typer.Argument(metavar="ACCOUNT")], db: Db) -> None:
+    """Give a panel to another doctor, who sees its residents from then on; the one before does not any more.
+
+    Example: `weibing panel give "Shixi 1" zhang.min`
+    """
+    from serving.store.panels import Panels
+    from serving.terminal import say
+
+    accounts, book = _security(db)
+    given, panels = accounts.doctor(doctor), Panels(book.database)
+    found = panels.named(name)
+    book.write(_by_command("give panel", f"{name} to {given.name}"))
+    panels.give(found.id, given.id)
+    say(f'Panel {found.id} "{found.name}" is {given.name}\'s.')
+
+
+@panel.command("sign")
+def panel_sign(
+    name: PanelName,
+    db: Db,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Table with a column resident.")] = None,
+    residents: Annotated[
+        list[int] | None, typer.Option("--resident", metavar="ID", help="One resident; give it again for more.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="From when (UTC). Default: now.")] = None,
+) -> None:
+    """Put residents under contract with a panel; a contract with another one ends.
+
+    Example: `weibing panel sign "Shixi 1" shixi.csv`
+    """
+    from features.times import instant
+    from serving.store.panels import Panels
+    from serving.store.registers import read_residents
+    from serving.terminal import say
+
+    if (file is None) == (not residents):
+        raise typer.BadParameter("Name a file of residents, or residents with --resident")
+    _, book = _security(db)
+    panels, whom = Panels(book.database), read_residents(file) if file else residents or []
+    found = panels.named(name)
+    book.write(_by_command("sign panel", f"{name}: {len(whom):,} residents of {file.name if file else 'the command'}"))
+    panels.sign(found.id, whom, instant(since) if since else _now())
+    say(f'{len(set(whom)):,} residents are under contract with panel {found.id} "{found.name}".')
+
+
+@panel.command("list")
+def panel_list(db: Db, as_json: Json = None) -> None:
+    """List panels, their doctors, and how many are under contract.
+
+    Example: `weibing panel list`
+    """
+    from serving.store.panels import Panels, listing, text
+
+    accounts, book = _security(db)
+    found = listing(Panels(book.database), {account.id: account.name for account in accounts.all()}, _now())
+    _result(text(found), {"panels": found}, as_json)
+
+
+def _records(store: Path | None) -> "EventStore | None":
+    from features.events import EventStore
+
+    return EventStore.open(store) if store else None
 
 
 def _security(db: str) -> "tuple[Accounts, Audit]":

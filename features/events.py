@@ -6,6 +6,7 @@
     STORE/metadata/codes.parquet the codes that occur
     STORE/metadata/weibing.json  the county's time zone, and what the store is
     STORE/data/shards.json       into how many shards residents are spread; absent in a data set made elsewhere
+    STORE/data/erased.json       the numbers of residents who were erased: nothing of them is taken in again
 
 Events are a set: one that is already there is not added again, so that repeating an ingest changes nothing; and where a
 record comes again, what it tells now takes the place of what it told before. An append becomes visible as a whole, and
@@ -38,6 +39,7 @@ from features.records import (
     Merged,
     Told,
     begins,
+    following,
     in_order,
     merged,
     pairs_of,
@@ -59,6 +61,7 @@ SCHEMA: dict[str, pl.DataType] = {
 ORDER = ["subject_id", "time", "code", "unit", "numeric_value", "text_value"]
 
 SHARDS = Path("data", "shards.json")
+ERASED = "erased.json"
 RESIDENTS_PER_SHARD = 20_000
 # Small enough that one resident is a short read, large enough that a shard is a fast one.
 ROWS_PER_GROUP = 50_000
@@ -71,7 +74,8 @@ class Appended:
     """What an append did: events written, events that were there already, residents new and known.
 
     Of records: how many that the store knew tell otherwise now, how many events went with that, and how many of the
-    events that came were of a version that is not the latest.
+    events that came were of a version that is not the latest. `events_erased` were left out, as their residents were
+    erased.
     """
 
     events_new: int
@@ -81,6 +85,7 @@ class Appended:
     records_replaced: int = 0
     events_removed: int = 0
     events_outdated: int = 0
+    events_erased: int = 0
 
 
 def normalised(events: pl.DataFrame) -> pl.DataFrame:
@@ -223,6 +228,11 @@ class EventStore:
         """Read all events of a shard, sorted by resident and time."""
         return normalised(pl.read_parquet(shard))
 
+    @property
+    def erased(self) -> frozenset[int]:
+        """The residents who were erased, of whom nothing is taken in."""
+        return settled(self.path, lambda: _erased(self.path / "data"))
+
     def resident(self, subject_id: int) -> pl.DataFrame:
         """Read one resident's events, without the shard's other residents; no rows where the resident is unknown."""
         return settled(self.path, lambda: self._resident(subject_id))
@@ -250,11 +260,10 @@ class EventStore:
         ValueError
             If an event bears no resident or no code.
         """
-        if self.shard_bits is None:
-            raise WeibingError(f"{self.path} was not made by Weibing. Take it in with: weibing ingest meds")
+        self._need_own()
         with only_one_writer(self.path), scratch(self.path) as folder:
             announced = Announced(folder)
-            runs, arriving = _write_runs(frames, folder, announced)
+            runs, arriving, erased = _write_runs(frames, folder, announced, _erased(self.path / "data"))
             known = self.residents()
             new = len(np.setdiff1d(arriving, known, assume_unique=True))
             bits = int(_read_json(self.path / SHARDS)["shard_bits"])
@@ -272,7 +281,44 @@ class EventStore:
                 run.remove()
             swap(self.path, folder / "data")
             self._describe(self.shards)
-        return replace(done, residents_new=new, residents_known=len(arriving) - new)
+        return replace(done, residents_new=new, residents_known=len(arriving) - new, events_erased=erased)
+
+    def erase(self, subject_id: int) -> int:
+        """Remove all that the store holds of a resident, and take in nothing of the resident again; return how much.
+
+        Sources tell the whole of their records again and again; without the second, the next ingest would undo the
+        first. What stays is the number. A pass that holds the store (:meth:`held`) ends with what it holds. Killed at
+        any point and run again, it ends where an undisturbed one ends.
+
+        Returns
+        -------
+        How many events there were.
+
+        Raises
+        ------
+        WeibingError
+            If the store was made elsewhere, or somebody else writes to it.
+        """
+        self._need_own()
+        with only_one_writer(self.path), scratch(self.path) as folder:
+            removed = _copy_without(subject_id, self.path / "data", folder / "data")
+            swap(self.path, folder / "data")
+            self._describe(self.shards)
+        return removed
+
+    def readmit(self, subject_id: int) -> bool:
+        """Take in records of a resident who was erased, from now on; return whether the resident had been.
+
+        Raises
+        ------
+        WeibingError
+            If the store was made elsewhere, or somebody else writes to it.
+        """
+        self._need_own()
+        with only_one_writer(self.path):
+            erased = _erased(self.path / "data")
+            _write_erased(self.path / "data", erased - {subject_id})
+        return subject_id in erased
 
     @contextmanager
     def held(self) -> Iterator["EventStore"]:
@@ -286,6 +332,10 @@ class EventStore:
             return
         with held(self.path) as path:
             yield replace(self, path=path, origin=self.place)
+
+    def _need_own(self) -> None:
+        if self.shard_bits is None:
+            raise WeibingError(f"{self.path} was not made by Weibing. Take it in with: weibing ingest meds")
 
     def _lay_out(self) -> None:
         """Make an empty store; it is there when its data folder is, which comes last."""
@@ -346,6 +396,7 @@ class _Merging:
                 for path in (self.source / _shard_name(number), pairs_of(self.source / _shard_name(number))):
                     _link(path, self.target)
         self._write_withdrawn()
+        _link(self.source / ERASED, self.target)
         _write_json(self.target / SHARDS.name, {"shard_bits": self.bits})
         new, duplicate, removed, outdated = counts.tolist()
         return Appended(new, duplicate, 0, 0, self.told.replaced_records, removed, outdated)
@@ -438,18 +489,66 @@ def _shard_name(number: int) -> str:
     return f"{number:04d}.parquet"
 
 
+def _erased(folder: Path) -> frozenset[int]:
+    return frozenset(_read_json(folder / ERASED).get("subject_ids", ()))
+
+
+def _write_erased(folder: Path, subject_ids: frozenset[int]) -> None:
+    _write_json(folder / ERASED, {"subject_ids": sorted(subject_ids)})
+
+
+def _copy_without(subject_id: int, source: Path, target: Path) -> int:
+    """Make a data folder of another, without a resident, who is noted as erased; return how many events went."""
+    target.mkdir()
+    whose = source / shard_of(subject_id, int(_read_json(source / SHARDS.name)["shard_bits"]))
+    removed = _write_without(subject_id, whose, target / whose.name)
+    for file in source.iterdir():
+        if file not in (whose, pairs_of(whose), source / ERASED):
+            _link(file, target)
+    _write_erased(target, _erased(source) | {subject_id})
+    return removed
+
+
+def _write_without(subject_id: int, shard: Path, target: Path) -> int:
+    """Write a shard without a resident, and which record told the rest; return how many events went."""
+    if not shard.exists():
+        return 0
+    events = normalised(pl.read_parquet(shard))
+    stays = events["subject_id"] != subject_id
+    if stays.all():
+        _link(shard, target.parent)
+        _link(pairs_of(shard), target.parent)
+        return 0
+    pairs = following(read_pairs(pairs_of(shard)), stays.to_numpy())
+    if stays.any():
+        _write_shard(events.filter(stays), target)
+    if len(pairs):
+        pairs.write_ipc(pairs_of(target), compression="lz4")
+    return int((~stays).sum())
+
+
 def _write_runs(
-    frames: Iterable[pl.DataFrame], folder: Path, announced: Announced
-) -> tuple[list[_Run], NDArray[np.int64]]:
-    """Sort the events by hash in runs on disk; return the runs (mapped, not loaded) and the residents, ascending."""
+    frames: Iterable[pl.DataFrame], folder: Path, announced: Announced, erased: frozenset[int]
+) -> tuple[list[_Run], NDArray[np.int64], int]:
+    """Sort the events by hash in runs on disk, without those of the erased.
+
+    Returns
+    -------
+    runs : mapped, not loaded
+    residents : ascending
+    left_out : how many events of the erased came
+    """
     runs: list[_Run] = []
-    residents = np.empty(0, np.int64)
+    residents, left_out = np.empty(0, np.int64), 0
     for number, batch in enumerate(_batched(frames)):
+        # Also a record of the erased is announced: it may have told of another before.
         announced.add(batch)
-        events = _without_announcements(batch)
+        told = _without_announcements(batch)
+        events = told.filter(~pl.col("subject_id").is_in(sorted(erased))) if erased else told
+        left_out += len(told) - len(events)
         runs.append(_Run.write(events, folder / f"run{number}"))
         residents = np.union1d(residents, events["subject_id"].to_numpy())
-    return runs, residents
+    return runs, residents, left_out
 
 
 def _without_announcements(batch: pl.DataFrame) -> pl.DataFrame:

@@ -347,6 +347,13 @@ def read_pairs(path: Path) -> pl.DataFrame:
     return pl.read_ipc(path) if path.exists() else pl.DataFrame(schema=PAIRS)
 
 
+def following(pairs: pl.DataFrame, stays: Mask) -> pl.DataFrame:
+    """Return which record told which row of those that stay, numbered anew."""
+    number = pl.Series(ROW, np.cumsum(stays) - 1, PAIRS[ROW])
+    still = pairs.filter(pl.Series(stays).gather(pairs[ROW]))
+    return still.with_columns(number.gather(still[ROW]))
+
+
 def pairs_of(shard: Path) -> Path:
     """Return where the records of a shard are."""
     return shard.with_suffix(".records")

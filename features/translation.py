@@ -4,8 +4,10 @@ What cannot be used (an unknown code or unit, a value outside its plausible rang
 records are taken in. Values derived from others and phenotypes are added (`finding.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from math import nan
+from threading import Lock
 from typing import NamedTuple
 
 import numba
@@ -31,6 +33,13 @@ from features.kernel import ALWAYS, CHUNKS, Floats, Ints, Known, Singles, Small
 from features.rules import Needed, compile_rules
 from features.times import standard_offset
 from features.vocabulary import Vocabulary
+
+Pair = tuple[str, str | None]
+
+# Far more than a county's records bear; whoever sends ever new ones does not fill the memory.
+MOST_PAIRS = 4_096
+# Held by whoever adds pairs; not a translator's own, which goes to other processes.
+_WRITING = Lock()
 
 
 class Coded(NamedTuple):
@@ -181,6 +190,14 @@ def translate_one(coded: Coded, meanings: Meanings, rules: Rules) -> Known:
     return Known(starts, written.concept[:filled], written.time[:filled], written.value[:filled])
 
 
+@dataclass(frozen=True)
+class Book:
+    """The (code, unit) pairs that a translator has met, by number, and what they stand for."""
+
+    number: Mapping[Pair, int]
+    meanings: Meanings
+
+
 class Translator:
     """Turns recorded events into usable events of the wanted concepts, derived values and phenotypes among them.
 
@@ -201,6 +218,7 @@ class Translator:
         self._rules = compile_rules(self._needed, vocabulary, standard_offset(timezone))
         self._room = self._needed.room()
         self._number = {concept: number for number, concept in enumerate(self._needed.concepts)}
+        self._book = self._book_of([])
 
     def known(self, events: pl.DataFrame, residents: NDArray[np.int64]) -> Known:
         """Return the usable events of these residents, who are in ascending order, from those of a shard."""
@@ -221,6 +239,24 @@ class Translator:
         coded, meanings = self._coded(columns, np.array([0]), np.array([len(events)]))
         return translate_one(coded, meanings, self._rules)
 
+    def book(self, pairs: Collection[Pair]) -> Book:
+        """Return a book in which these pairs are, for those whose events come one resident at a time.
+
+        The translator keeps it, and numbers new pairs behind those it has met, unless these become too many.
+        """
+        book = self._book
+        if all(pair in book.number for pair in pairs):
+            return book
+        with _WRITING:
+            every = list(dict.fromkeys((*self._book.number, *pairs)))
+            self._book = self._book_of(every if len(every) <= MOST_PAIRS else list(dict.fromkeys(pairs)))
+            return self._book
+
+    def of_pairs(self, meanings: Meanings, pair: Small, time: Ints, number: Singles) -> Known:
+        """Return the usable events of one resident, whose events, in order of time, bear pairs of a book."""
+        coded = Coded(np.array([0]), np.array([len(pair)]), pair, time, number)
+        return translate_one(coded, meanings, self._rules)
+
     def frame(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the usable events of a shard as `subject_id`, `concept`, `time` (null: always) and `value`."""
         residents = events["subject_id"].unique().sort()
@@ -238,6 +274,9 @@ class Translator:
 
     def _coded(self, columns: Columns, first: Ints, stop: Ints) -> tuple[Coded, Meanings]:
         return Coded(first, stop, columns.pair, columns.time, columns.number), self._meanings(columns.pairs)
+
+    def _book_of(self, pairs: Pairs) -> Book:
+        return Book({pair: number for number, pair in enumerate(pairs)}, self._meanings(pairs))
 
     def _meanings(self, pairs: Pairs) -> Meanings:
         starts, concepts, numbers = [0], [], []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from features.compiled import compiled
 from features.kernel import ALWAYS, Known
+from features.times import DAY
 from features.vocabulary import Concept
 
 Floats = NDArray[np.float64]
@@ -19,6 +21,8 @@ Small = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
 EPOCH = datetime(1970, 1, 1)
+# As a plain number, which is compared faster.
+NEVER = int(ALWAYS)
 
 
 class Driver(NamedTuple):
@@ -56,10 +60,34 @@ class Latest(NamedTuple):
 
     def of(self, residents: Ints, concepts: Ints) -> "Latest":
         """Return the same of some residents and concepts."""
-        return Latest(self.value[residents][:, concepts], self.time[residents][:, concepts])
+        at = residents[:, np.newaxis], concepts
+        return Latest(self.value[at], self.time[at])
 
 
-def latest(known: Known, index_time: Ints, concepts: Sequence[Concept], zone: int = 0) -> Latest:
+class Kinds(NamedTuple):
+    """What there is to know of some concepts, each of shape (concepts,).
+
+    Attributes
+    ----------
+    static : whether what always holds goes before what is dated
+    told : whether the value means something to a person, and not the date alone
+    age : whether the value is the age, and what is recorded the birth
+    """
+
+    static: Bools
+    told: Bools
+    age: Bools
+
+    @classmethod
+    def of(cls, concepts: Sequence[Concept]) -> "Kinds":
+        """Say it of concepts, in the order in which they are numbered."""
+        static = [concept.kind == "static" for concept in concepts]
+        told = [concept.numeric or concept.kind == "static" for concept in concepts]
+        age = [concept.name == "age" for concept in concepts]
+        return cls(np.array(static, np.bool_), np.array(told, np.bool_), np.array(age, np.bool_))
+
+
+def latest(known: Known, index_time: Ints, kinds: Kinds, zone: int = 0) -> tuple[Latest, Bools]:
     """Find what was last known of each concept before each resident's index time.
 
     Where several values bear the same time, their mean counts. What always holds of a resident goes before what is
@@ -69,38 +97,73 @@ def latest(known: Known, index_time: Ints, concepts: Sequence[Concept], zone: in
     ----------
     known : the residents' usable events of these concepts
     index_time : shape (residents,), microseconds
-    concepts : in the order in which `known` numbers them
+    kinds : of the concepts, in the order in which `known` numbers them
     zone : microseconds by which the county's days are ahead of UTC
+
+    Returns
+    -------
+    what was found, and whether each resident was born at the index time or later, shape (residents,)
     """
-    shape = (len(index_time), len(concepts))
-    found = Latest(np.empty(shape, np.float32), np.empty(shape, np.int64))
-    static = np.array([concept.kind == "static" for concept in concepts], np.bool_)
-    _find_latest(known, index_time, static, found)
-    _leave_what_tells(found, index_time, concepts, zone)
-    return found
+    shape = (len(index_time), len(kinds.static))
+    found, later = Latest(np.empty(shape, np.float32), np.empty(shape, np.int64)), np.zeros(shape[0], np.bool_)
+    _find_latest(known, index_time, kinds, zone, found, later)
+    return found, later
 
 
 @compiled
-def _find_latest(known: Known, index_time: Ints, static: Bools, found: Latest) -> None:
+def _find_latest(known: Known, index_time: Ints, kinds: Kinds, zone: int, found: Latest, later: Bools) -> None:
     """Fill what was last known of each resident and concept, in one pass."""
     concepts = found.value.shape[1]
-    total, number = np.empty(concepts), np.empty(concepts, np.int64)
+    total, number, always = np.empty(concepts), np.empty(concepts, np.int64), np.empty(concepts, np.bool_)
     for resident in range(len(index_time)):
-        value, time = found.value[resident], found.time[resident]
-        time[:], total[:], number[:] = ALWAYS, 0.0, 0
-        always = np.zeros(concepts, np.bool_)
+        time, index = found.time[resident], index_time[resident]
+        time[:], total[:], number[:], always[:] = ALWAYS, 0.0, 0, False
         for event in range(known.starts[resident], known.starts[resident + 1]):
             concept, when = known.concept[event], known.time[event]
-            if when >= index_time[resident] or (always[concept] and when != ALWAYS):
+            later[resident] |= kinds.age[concept] and when >= index
+            if when >= index or (always[concept] and when != ALWAYS):
                 continue
-            always[concept] |= static[concept] and when == ALWAYS
+            always[concept] |= kinds.static[concept] and when == ALWAYS
             if when != time[concept]:
                 time[concept], total[concept], number[concept] = when, 0.0, 0
             if not np.isnan(known.value[event]):
                 total[concept] += known.value[event]
                 number[concept] += 1
-        for concept in range(concepts):
-            value[concept] = total[concept] / number[concept] if number[concept] else np.nan
+        _tell(total, number, index, kinds, zone, found.value[resident], time)
+
+
+@compiled
+def _tell(total: Floats, number: Ints, index: int, kinds: Kinds, zone: int, value: Singles, time: Ints) -> None:
+    """Write one resident's values: the means, but the age of age, and nothing where only the date means something."""
+    for concept in range(len(value)):
+        value[concept] = total[concept] / number[concept] if number[concept] and kinds.told[concept] else np.nan
+        if kinds.age[concept]:
+            born = time[concept]
+            value[concept] = np.nan if born == ALWAYS else whole_years(born + zone, index + zone)
+            time[concept] = ALWAYS
+
+
+@compiled
+def whole_years(since: int, until: int) -> int:
+    """Return how many anniversaries have come from one moment (microseconds since 1970) to another."""
+    (first, first_day), (last, last_day) = _month_and_day(since // DAY), _month_and_day(until // DAY)
+    return (last - first - (last_day < first_day)) // 12
+
+
+@compiled
+def _month_and_day(day: int) -> tuple[int, int]:
+    """Return the number of a day's month, and which day of it it is; both are counted from any beginning.
+
+    The calendar is taken to begin on a 1 March, so that a leap day ends a year (Hinnant, chrono-compatible low-level
+    date algorithms).
+    """
+    since_march_0 = day + 719_468
+    era = since_march_0 // 146_097
+    of_era = since_march_0 - era * 146_097
+    year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * of_year + 2) // 153
+    return 12 * (400 * era + year) + month, of_year - (153 * month + 2) // 5
 
 
 class Chosen(NamedTuple):
@@ -180,12 +243,13 @@ def drivers_of(
     contributions : shape (concepts, rows)
     of : both of shape (rows, concepts)
     """
+    named = enumerate(zip(chosen.concept.tolist(), chosen.number.tolist(), strict=True))
     return [
         tuple(
             _driver(concepts[at], float(contributions[at, row]), of.value[row, at], int(of.time[row, at]))
-            for at in chosen.concept[row, :number].tolist()
+            for at in concept[:number]
         )
-        for row, number in enumerate(chosen.number.tolist())
+        for row, (concept, number) in named
     ]
 
 
@@ -224,32 +288,13 @@ def _dates(time: Ints) -> pl.Series:
 
 def _driver(concept: Concept, contribution: float, value: np.float32, time: int) -> Driver:
     return Driver(
-        concept=concept.name,
-        label_en=concept.label_en,
-        label_zh=concept.label_zh,
-        contribution=contribution,
+        concept.name,
+        concept.label_en,
+        concept.label_zh,
+        contribution,
         # The shortest decimal of a single, so that a recorded 5.3 reads 5.3.
-        value=None if np.isnan(value) else float(str(value)),
-        unit=concept.unit,
-        date=None if time == ALWAYS else EPOCH + timedelta(microseconds=time),
-        modifiable=concept.modifiable,
+        None if isnan(value) else float(str(value)),
+        concept.unit,
+        None if time == NEVER else EPOCH + timedelta(microseconds=time),
+        concept.modifiable,
     )
-
-
-def _leave_what_tells(found: Latest, index_time: Ints, concepts: Sequence[Concept], zone: int) -> None:
-    """Turn the date of birth into an age, and clear the values of concepts of which only the date means something."""
-    for number, concept in enumerate(concepts):
-        if concept.name == "age":
-            born = found.time[:, number]
-            found.value[:, number] = np.where(born == ALWAYS, np.nan, whole_years(born + zone, index_time + zone))
-            found.time[:, number] = ALWAYS
-        elif not concept.numeric and concept.kind != "static":
-            found.value[:, number] = np.nan
-
-
-def whole_years(since: Ints, until: Ints) -> Ints:
-    """Return how many anniversaries have come from one moment (microseconds since 1970) to another."""
-    first, last = (each.view("datetime64[us]") for each in (since, until))
-    months = (last.astype("datetime64[M]") - first.astype("datetime64[M]")).astype(np.int64)
-    day = [each.astype("datetime64[D]") - each.astype("datetime64[M]") for each in (first, last)]
-    return np.asarray((months - (day[1] < day[0])) // 12)

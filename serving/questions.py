@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.cohort import Condition, at_risk_conditions, at_risk_rule
+from features.compiled import compiled
 from features.errors import WeibingError
 from features.measures import Feature, age, ever, static
 from features.vocabulary import Concept
@@ -78,9 +79,18 @@ class Rule(NamedTuple):
         ----------
         filled : shape (features, rows)
         """
-        asked = filled[self.columns]
-        outside = (asked < self.at_least[:, np.newaxis]) | (asked >= self.below[:, np.newaxis])
-        return np.where(outside.any(axis=0), outside.argmax(axis=0), -1)
+        return _first_broken(self.columns, self.at_least, self.below, filled)
+
+
+@compiled
+def _first_broken(columns: Ints, at_least: Singles, below: Singles, filled: Singles) -> Ints:
+    found = np.full(filled.shape[1], -1)
+    for condition in range(len(columns) - 1, -1, -1):
+        asked = filled[columns[condition]]
+        for row in range(len(found)):
+            if asked[row] < at_least[condition] or asked[row] >= below[condition]:
+                found[row] = condition
+    return found
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from features.errors import WeibingError
 from features.times import zone
 
 PREFIX = "WEIBING_"
+PATHS = ("mlruns", "store", "login_server", "cds_clients")
 
 
 class Settings(BaseSettings):
@@ -21,13 +22,19 @@ class Settings(BaseSettings):
     Attributes
     ----------
     mlruns : folder of the MLflow registry
+    db : the operational database: a file such as weibing.db, or postgresql://…
+    store : folder of the event store; without one, what came since the last night is all that is known
+    demo : whether a key is taken that everybody knows; for made-up residents alone
+    login_server : a TOML file that says how to log in by OpenID Connect; without one there are local accounts alone
+    duty_targets : by which version of the targets of control duties go: 2017, 2024 or 2025
     host, port : where to listen
     workers : processes that answer; each holds the models
     timezone : the zone of dates and times that come without one
     targets : what to serve, with commas between; empty for every target that has a champion
     most_bytes, most_residents, most_events : the largest call
     most_at_once : calls that may be under way in a worker; more are turned away
-    receive_seconds, answer_seconds : how long a caller may take to send, and the service to answer
+    rate_per_second, rate_burst : how often a caller may ask, in the long run and at once; a rate of 0 is no limit
+    receive_seconds, answer_seconds : how long a caller may take to send, and the service to answer or to go on
     refresh_seconds : how often the registry is asked for other champions
     public_url : where others reach the service, such as https://weibing.example.cn; empty where none does
     language : of what other systems show, where they do not say which they want: zh or en
@@ -41,6 +48,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     mlruns: Path = Path("mlruns")
+    db: str = Field(default="", repr=False)
+    store: Path | None = None
+    demo: bool = False
+    login_server: Path | None = None
+    duty_targets: Literal["2017", "2024", "2025"] = "2017"
     host: str = "127.0.0.1"
     port: int = Field(default=3000, ge=1, le=65_535)
     workers: int = Field(default=1, ge=1, le=256)
@@ -50,6 +62,8 @@ class Settings(BaseSettings):
     most_residents: int = Field(default=1_000, ge=1)
     most_events: int = Field(default=100_000, ge=0)
     most_at_once: int = Field(default=64, ge=1)
+    rate_per_second: float = Field(default=100.0, ge=0)
+    rate_burst: int = Field(default=500, ge=1)
     receive_seconds: float = Field(default=30.0, gt=0)
     answer_seconds: float = Field(default=60.0, gt=0)
     refresh_seconds: float = Field(default=30.0, gt=0)
@@ -105,7 +119,8 @@ class Settings(BaseSettings):
 
     def export(self) -> None:
         """Put the settings into the environment, for the processes that answer."""
-        absolute = self.model_copy(update={"mlruns": self.mlruns.absolute()})
+        paths = {name: path.absolute() for name in PATHS if (path := getattr(self, name))}
+        absolute = self.model_copy(update=paths)
         for name, value in absolute.model_dump(mode="json", exclude_none=True).items():
             text = ",".join(value) if isinstance(value, list) else str(value)
             os.environ[f"{PREFIX}{name.upper()}"] = text

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,3 +195,11 @@ def show_night(night: Night, synthetic: bool) -> None:
     for target, reasons in night.not_at_risk.items():
         told = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
         say(f"not at risk of {target}: {told}")
+
+
+def show_passwords(passwords: Mapping[str, str]) -> None:
+    """Show with which password each account logs in first."""
+    table = Table("account", "password of the first login")
+    for name, password in passwords.items():
+        table.add_row(name, password)
+    OUT.print(table)

@@ -1,6 +1,9 @@
 """A small county, and a model trained on it, for the tests that need the real thing."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -9,11 +12,39 @@ from hypothesis import settings
 
 from features.cohort import IndexTimes, Target
 from features.events import EventStore
+from tests.postgres import postgres_server
 from training.train import Trained, train
 
 # The same examples in every run, so that a red test is red again.
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
+
+# What takes longest comes first, so that no worker ends long after the other. The first two compile different
+# functions, at the same time.
+FIRST = (
+    "test_examples.py",
+    "test_shapley.py",
+    "test_train.py",
+    "test_weibing.py",
+    "test_nightly.py",
+    "test_night.py",
+    "test_machines.py",
+    "test_service.py",
+    "test_tracking.py",
+    "test_notebooks.py",
+    "test_real_records.py",
+    "test_distributed.py",
+    "test_duties.py",
+    "test_promises_of_sources.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others stay in the order in which they were shuffled."""
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 RESIDENTS = 800
 START, END = datetime(2012, 1, 1), datetime(2022, 1, 1)
@@ -120,3 +151,11 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
 def small_trained(small_store: EventStore) -> Trained:
     """A model of hypertension trained on the small store, and the evidence for it."""
     return train(small_store, SMALL_TARGET)
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server for many tests; each makes a database of its own."""
+    # Not in pytest's folder: another session that begins closes that to the user as whom PostgreSQL runs for root.
+    with TemporaryDirectory(prefix="weibing-") as folder, postgres_server(Path(folder), lasting=False) as url:
+        yield url

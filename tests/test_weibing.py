@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +21,7 @@ from training.tracking import Registered, Registry
 from training.tracking.evidence import held_out
 from training.train import Trained
 from training.validate import Estimate
-from weibing import app
+from weibing import app, main
 
 TARGETS = """
 [fall]
@@ -45,7 +47,7 @@ def home(tmp_path_factory):
     (home / "targets.toml").write_text(TARGETS, encoding="utf-8")
     run("simulate", home / "county", "--residents", 2500, "--years", 4, "--seed", 2)
     figures = ["--json", home / "figures.json", "--mlruns", home / "mlruns", "--targets", home / "targets.toml"]
-    run("train", home / "county", "fall", *figures)
+    (home / "said.txt").write_text(run("train", home / "county", "fall", *figures), encoding="utf-8")
     return home
 
 
@@ -57,9 +59,22 @@ def run(*arguments: object) -> str:
 
 
 def weibing(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user does."""
+    """Run a command as a user does, in a process of its own, which takes seconds to start."""
     command = [sys.executable, "-c", "import weibing; weibing.main()", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def weibing_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does, but in this process."""
+    out, err, code = StringIO(), StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["weibing", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
 
 
 def test_simulate_says_what_it_made(tmp_path):
@@ -80,7 +95,7 @@ def test_ingest_prints_a_report_and_writes_it_as_json(tmp_path):
 
 def test_ingest_needs_a_source_and_a_store(tmp_path):
     (tmp_path / "county.toml").write_text(MAPPING, encoding="utf-8")
-    done = weibing("ingest", "table", "only_one", "--mapping", "county.toml", cwd=tmp_path)
+    done = weibing_here("ingest", "table", "only_one", "--mapping", "county.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "Name one source or more, and last the store" in done.stderr
 
@@ -109,7 +124,7 @@ def test_train_writes_its_figures_by_target(home):
 
 
 def test_train_shows_a_table_that_says_it_is_synthetic(home):
-    said = run("train", home / "county", "fall", "--mlruns", home / "shown", "--targets", home / "targets.toml")
+    said = (home / "said.txt").read_text(encoding="utf-8")
     assert "SYNTHETIC DATA" in said
     assert "logistic regression" in said
     assert "version 1, champion" in said
@@ -146,7 +161,7 @@ def test_score_keeps_a_database_logs_every_shard_and_tells_what_it_did(home, tmp
     more = ["--at", "2024-06-01", "--mlruns", home / "mlruns", "--log", tmp_path / "log.jsonl", "--json", "-"]
     first, again = (json.loads(run("score", home / "county", *places, *more)) for _ in range(2))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {line["event"] for line in lines} == {"shard", "run"}
+    assert {line["event"] for line in lines} == {"shard", "run", "duties"}
     assert first["scored"] == sum(first["tiers"]["fall"].values()) > 0
     assert again["scored"] + again["kept"] == first["scored"]
     assert (first["run"], again["run"]) == (1, 2)
@@ -185,7 +200,7 @@ def test_score_says_in_a_table_how_many_are_in_each_tier(home, tmp_path):
     ],
 )
 def test_score_that_is_asked_for_wrongly_is_a_wrong_usage(home, options, sentence):
-    done = weibing("score", "county", "--mlruns", "mlruns", *options, cwd=home)
+    done = weibing_here("score", "county", "--mlruns", "mlruns", *options, cwd=home)
     assert done.returncode == 2
     assert sentence in " ".join(done.stderr.replace("│", " ").split())
 
@@ -214,8 +229,8 @@ def mlruns(kept, tmp_path):
 
 
 def refused(*arguments: object, code: int = 1) -> tuple[str, str]:
-    """Run a command that ends with a code other than 0 as a user does; return what it wrote to stdout and stderr."""
-    done = weibing(*arguments, cwd=Path.cwd())
+    """Run a command that ends with a code other than 0; return what it wrote to stdout and stderr."""
+    done = weibing_here(*arguments, cwd=Path.cwd())
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr
@@ -295,11 +310,18 @@ def test_a_resident_who_is_not_at_risk_gets_the_reason(home):
     ],
 )
 def test_a_mistake_is_one_sentence_without_a_traceback_and_exit_code_1(home, arguments, sentence):
-    done = weibing(*arguments, cwd=home)
+    done = weibing_here(*arguments, cwd=home)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_mistake_is_told_by_the_process_as_well(tmp_path):
+    done = weibing("cohort", "nowhere", "fall", "--out", "x.parquet", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("weibing: There is no event store at nowhere.")
+    assert "Traceback" not in done.stderr
 
 
 def test_every_command_has_an_example_in_its_help():

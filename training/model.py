@@ -8,11 +8,14 @@ A folder of plain files, no pickle:
     model.json        recalibration, features, versions, target, thresholds and fingerprint
     background.json   what the training residents looked like, feature by feature
     standing.json     how their risks were spread among those of the same age and sex
+    example.json      what the model said of a few rows when it was made; whoever loads it checks that it still does
     explainer.npz     the tables that explain the trees; made again from them where it is missing or does not fit
 """
 
 import hashlib
 import json
+import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -29,6 +32,7 @@ from features.cohort import Target
 from features.errors import WeibingError
 from features.profile import Profile
 from training.calibrate import Recalibration
+from training.example import EXACT, Example, read_example, rows_of, write_example
 from training.fit import Recipe
 from training.fitted import Assessed, Assessor, Fitted
 from training.linear import Linear
@@ -45,8 +49,8 @@ Completeness = Literal["low", "moderate", "high"]
 
 # How much of a model's gain must rest on features known of a resident for the grade.
 GRADES: tuple[tuple[float, Completeness], ...] = ((0.8, "high"), (0.5, "moderate"), (0.0, "low"))
-EXACT = 1e-9
 TABLES = "explainer.npz"
+EXAMPLE = "example.json"
 MADE_READY = ("_explainer", "_assessor")
 # More than are taken one by one.
 WARM_ROWS = 64
@@ -167,6 +171,7 @@ class RiskModel:
                 codes = self.codes(nothing)
                 self.seen(nothing, codes)
                 self.assess(nothing, codes)
+                self.assess(nothing)
 
     def logit(self, matrix: Floats) -> Floats:
         """Return calibrated log-odds, shape (rows,)."""
@@ -195,7 +200,7 @@ class RiskModel:
 
     def tier(self, probability: float) -> Tier:
         """Return the tier of a risk; a threshold belongs to the tier above it."""
-        return TIERS[int(np.searchsorted(self.card.target.tiers, probability, side="right"))]
+        return TIERS[bisect_right(self.card.target.tiers, probability)]
 
     def known_gain(self, matrix: Floats) -> Floats:
         """Return how much of what the model rests on is known of each row, 0 to 1, shape (rows,)."""
@@ -231,6 +236,32 @@ class RiskModel:
         if not off <= EXACT:
             raise ValueError(f"contributions of the {self.card.target.name} model miss its log-odds by {off:g}")
 
+    def example(self) -> Example:
+        """Return what the model says of rows that are nobody's: the risks by LightGBM itself, not by our tables."""
+        known = {name: of.quantiles[1:-1] for name, of in self.background.items()}
+        rows = rows_of([known.get(name, ()) for name in self.card.features])
+        fits = (self.whole, *self.folds)
+        risks = np.array([self.card.recalibration.probability(fitted.margin(rows)) for fitted in fits])
+        reasons = self._of_rows(rows).contributions.T
+        return Example(rows, risks[0], risks.min(axis=0), risks.max(axis=0), self.base, reasons)
+
+    def prove(self, example: Example) -> None:
+        """Check that reasons add up on an example's rows, and that the model says of them what the example says.
+
+        Raises
+        ------
+        ValueError
+            If something is off by more than 1e-9.
+        """
+        if example.rows.shape[1:] != (len(self.card.features),):
+            raise ValueError("its example is of other features")
+        self.check(example.rows)
+        # Profiles are in single precision, and so are the rows.
+        told = self.assess(_columns(example.rows).astype(np.float32))
+        now = Example(example.rows, told.probability, told.lower, told.upper, self.base, told.contributions.T)
+        if not (off := example.off(now)) <= EXACT:
+            raise ValueError(f"it says of its example something else than when it was made, by {off:g}")
+
     def _of_rows(self, matrix: Floats) -> Assessed:
         return self.assess(_columns(matrix))
 
@@ -262,16 +293,19 @@ class RiskModel:
         _write(folder / "model.json", asdict(self.card))
         _write(folder / "background.json", {name: asdict(of) for name, of in self.background.items()})
         _write(folder / "standing.json", standing_as_json(self.standing))
+        write_example(folder / EXAMPLE, self.example())
         write_tables(folder / TABLES, self._explainer, self._texts, self._group)
 
     @classmethod
     def load(cls, folder: Path) -> "RiskModel":
-        """Read a model from a folder.
+        """Read a model from a folder, and check that it says what it said when it was made.
+
+        One that was kept before there were examples is checked on rows of its own, against LightGBM.
 
         Raises
         ------
         WeibingError
-            If a file is missing or damaged.
+            If a file is missing or damaged, or the model says something else.
         """
         try:
             card = TypeAdapter(Card).validate_json((folder / "model.json").read_text(encoding="utf-8"))
@@ -285,7 +319,7 @@ class RiskModel:
             model = cls(card, whole, tuple(folds), background, standing)
             if (stored := read_tables(folder / TABLES, model._texts, model._group)) is not None:
                 vars(model)["_explainer"] = stored
-            model.check(np.full((1, len(card.features)), np.nan))
+            model.prove(read_example(folder / EXAMPLE) or model.example())
         except (OSError, ValueError, lgb.basic.LightGBMError) as error:
             raise WeibingError(f"The model in {folder} cannot be loaded: {error}.") from error
         return model
@@ -328,10 +362,20 @@ def _require_partners(share: float, fitted: list[Fitted]) -> None:
 
 def _read_fitted(trees: Path, partner: Path) -> Fitted:
     text = trees.read_text(encoding="utf-8")
+    _require_whole(text)
     if not partner.exists():
         return Fitted(text)
     told = json.loads(partner.read_text(encoding="utf-8"))
     return Fitted(text, Linear.from_dict(told), float(told["share"]))
+
+
+def _require_whole(text: str) -> None:
+    """Refuse trees that do not lie where their text says: LightGBM would end the process."""
+    found = re.search(r"^tree_sizes=([0-9 ]*)$", text, re.MULTILINE)
+    after_trees = text.partition("\nTree=0\n")[2].encode()
+    sizes = list(map(int, found.group(1).split())) if found else []
+    if sizes and not after_trees[sum(sizes) - len(b"Tree=0\n") :].startswith(b"end of trees"):
+        raise ValueError("its trees are cut short")
 
 
 def _write(path: Path, content: object) -> None:

@@ -123,8 +123,8 @@ class IngestReport:
     `rows` counts the rows by table, or whatever else a source consists of and `rows_are` calls it; where each of them
     becomes events or is left out as a whole, `rows_taken` counts the former. `outdated` are events of records of which
     a later version is known. Of the records that the store knew, `records_replaced` tell otherwise now, and
-    `events_removed` events went with that. `remarks` counts, by reason, the things (a column, a code, a concept) that
-    it was about.
+    `events_removed` events went with that. `events_erased` were left out, as their residents were erased. `remarks`
+    counts, by reason, the things (a column, a code, a concept) that it was about.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -136,6 +136,7 @@ class IngestReport:
     outdated: int = 0
     records_replaced: int = 0
     events_removed: int = 0
+    events_erased: int = 0
     residents_new: int = 0
     residents_known: int = 0
     remarks: dict[Reason, dict[str, Tally]] = field(default_factory=dict)
@@ -182,6 +183,7 @@ class IngestReport:
                 "duplicates": self.duplicates,
                 "outdated": self.outdated,
                 "removed": self.events_removed,
+                "erased": self.events_erased,
             },
             "records": {"replaced": self.records_replaced},
             "residents": {"new": self.residents_new, "known": self.residents_known},
@@ -214,6 +216,8 @@ class IngestReport:
     def _lines_of_records(self) -> "Iterator[_Line]":
         if self.outdated:
             yield _Line("  of a record whose later version is known", self.outdated)
+        if self.events_erased:
+            yield _Line("  left out, as their residents were erased", self.events_erased)
         if self.records_replaced or self.events_removed:
             yield _Line("Records")
             yield _Line("  replaced by what they tell now", self.records_replaced)
@@ -267,6 +271,7 @@ def admit(frames: Iterable[pl.DataFrame], store: EventStore, report: IngestRepor
     report.outdated += done.events_outdated
     report.records_replaced += done.records_replaced
     report.events_removed += done.events_removed
+    report.events_erased += done.events_erased
 
 
 @contextmanager

@@ -15,23 +15,26 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 
 
-def announce_when_ready(address: str, *, with_call: bool) -> None:
-    """Wait beside the server until it is ready, then log where it is and, if wanted, say a call that works."""
-    Thread(target=_announce, args=(address, with_call), name="announcement", daemon=True).start()
+def announce_when_ready(address: str, token: str) -> None:
+    """Wait beside the server until it is ready, then log where it is and, given a token, say a call that works."""
+    Thread(target=_announce, args=(address, token), name="announcement", daemon=True).start()
 
 
-def call_that_works(address: str) -> str:
+def call_that_works(address: str, token: str) -> str:
     """Return a command that scores a made-up resident."""
     call = json.dumps(next(iter(EXAMPLES.values())))
-    return f"curl -s {address}/v1/score -H 'Content-Type: application/json' -d '{call}'"
+    headers = f"-H 'Authorization: Bearer {token}' -H 'Content-Type: application/json'"
+    return f"curl -s {address}/v1/score {headers} -d '{call}'"
 
 
-def _announce(address: str, with_call: bool) -> None:
+def _announce(address: str, token: str) -> None:
     while not _ready(address):
         time.sleep(LOOK_SECONDS)
     log.info("Ready at %s; Ctrl-C ends it.", address)
-    if with_call:
-        say(f"\nWeibing serves at {address} (Ctrl-C ends it). A call that works:\n\n{call_that_works(address)}\n")
+    if token:
+        say(
+            f"\nWeibing serves at {address} (Ctrl-C ends it). A call that works:\n\n{call_that_works(address, token)}\n"
+        )
 
 
 def _ready(address: str) -> bool:

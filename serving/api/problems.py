@@ -7,6 +7,7 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse
 
 MEDIA_TYPE = "application/problem+json"
+OTHER_METHOD = "This address does not answer this method."
 BROKEN = "Something broke in the service. Its log says what."
 
 
@@ -64,9 +65,20 @@ def unprocessable(*faults: Fault) -> ProblemError:
     return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{told}.", faults)
 
 
-def too_large(detail: str) -> ProblemError:
+def bad_request(detail: str) -> ProblemError:
+    """Return the problem of a request that is not well made; it ends the connection, as its end is not known."""
+    return ProblemError(HTTPStatus.BAD_REQUEST, detail, headers={"Connection": "close"})
+
+
+def too_large(detail: str, status: HTTPStatus = HTTPStatus.REQUEST_ENTITY_TOO_LARGE) -> ProblemError:
     """Return the problem of a request beyond a limit; it ends the connection, as the rest is not read."""
-    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"})
+    return ProblemError(status, detail, headers={"Connection": "close"})
+
+
+def too_often(retry_seconds: int) -> ProblemError:
+    """Return the problem of a caller who asks more often than anybody may."""
+    detail = f"These are too many requests. Try again in {retry_seconds} s."
+    return ProblemError(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(retry_seconds)})
 
 
 def unavailable(detail: str, retry_seconds: int = 5) -> ProblemError:

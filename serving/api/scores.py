@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,15 +10,18 @@ from functools import lru_cache, partial
 from typing import Annotated, ParamSpec, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from features.times import microseconds
 from features.times import zone as zone_of
+from features.translation import Book
 from serving.api.calls import Call, Resident, read_call
 from serving.api.champions import Champions
-from serving.api.metrics import NOT_AT_RISK, SCORES
+from serving.api.metrics import count
 from serving.api.problems import Fault, ProblemError, unavailable, unprocessable
-from serving.api.records import Record, UnusedValue, events_of, read_record, read_time
+from serving.api.records import Reader, Record, UnusedValue, columns_of
+from serving.api.sift import warm
 from serving.drivers import EPOCH, Driver
 from serving.scoring import NotAtRisk, Score, Scorer
 from serving.settings import Settings
@@ -30,6 +33,8 @@ T = TypeVar("T")
 
 # A longer body is read beside the loop that answers the others, a shorter one at once.
 SHORT_BYTES = 64 * 2**10
+
+NOT_NUMBERS = (b"NaN", b"Infinity")
 
 
 class DriverSaid(BaseModel):
@@ -102,6 +107,8 @@ class Desk:
     def __init__(self, champions: Champions, settings: Settings) -> None:
         self.champions = champions
         self.settings = settings
+        self._reader: tuple[Scorer, Reader] | None = None
+        warm()
         # One at a time: a call of many residents keeps all processors busy by itself.
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="many")
 
@@ -131,8 +138,14 @@ class Desk:
         scorer, now = self.champions.scorer, datetime.now(UTC).replace(tzinfo=None)
         if scorer is None:
             raise unavailable(" ".join(self.champions.missing))
-        asked = Asked(call, scorer, now, self._targets(call, scorer), self.settings.timezone)
-        return json.dumps(asked.said(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        reader = self._reader_of(scorer)
+        return as_json(Asked(call, scorer, reader, now, self._targets(call, scorer), self.settings.timezone).said())
+
+    def _reader_of(self, scorer: Scorer) -> Reader:
+        """Return what reads records for the models that serve now."""
+        if self._reader is None or self._reader[0] is not scorer:
+            self._reader = scorer, Reader(scorer.translator, self.settings.timezone)
+        return self._reader[1]
 
     def _targets(self, call: Call, scorer: Scorer) -> list[str]:
         """Return what to predict; refuse what nobody knows, and what is known but not served now."""
@@ -153,17 +166,16 @@ class Asked:
 
     call: Call
     scorer: Scorer
+    reader: Reader
     now: datetime
     targets: Sequence[str]
     zone: str
 
     def said(self) -> dict[str, object]:
         """Return the answer, ready for JSON."""
-        index_times, records = self._index_times(), []
-        for number, (resident, index_time) in enumerate(zip(self.call.residents, index_times, strict=True)):
-            vocabulary = self.scorer.engine.vocabulary
-            records.append(read_record(resident, number, microseconds(index_time), vocabulary, self.zone))
-        answers = self._answers(index_times, records)
+        index_times = self._index_times()
+        book, records = self.reader.read(self.call.residents, list(map(microseconds, index_times)))
+        answers = self._answers(index_times, book, records)
         told = zip(self.call.residents, index_times, records, answers, strict=True)
         return {"scored_at": _local(self.now, self.zone), "residents": [self._resident(*each) for each in told]}
 
@@ -172,16 +184,18 @@ class Asked:
             self.now
             if resident.index_time is None
             else EPOCH
-            + timedelta(microseconds=read_time(resident.index_time, self.zone, "residents", number, "index_time"))
+            + timedelta(microseconds=self.reader.time(resident.index_time, "residents", number, "index_time"))
             for number, resident in enumerate(self.call.residents)
         ]
 
-    def _answers(self, index_times: list[datetime], records: list[Record]) -> list[list[Score | NotAtRisk]]:
-        events, ids = events_of(records), [resident.id for resident in self.call.residents]
-        targets, most = self.targets, self.call.drivers
+    def _answers(self, index_times: list[datetime], book: Book, records: list[Record]) -> list[list[Score | NotAtRisk]]:
+        ids, targets, most = [resident.id for resident in self.call.residents], self.targets, self.call.drivers
         if len(ids) == 1:
-            return [self.scorer.one(events, ids[0], index_times[0], self.now, targets=targets, most=most)]
-        return self.scorer.many(events, ids, index_times, self.now, targets=targets, most=most)
+            [record] = records
+            known = self.scorer.translator.of_pairs(book.meanings, record.pair, record.time, record.number)
+            return [self.scorer.of_known(known, ids[0], index_times[0], self.now, targets=targets, most=most)]
+        columns = columns_of(book, records)
+        return self.scorer.of_columns(columns, ids, index_times, self.now, targets=targets, most=most)
 
     def _resident(
         self, resident: Resident, index_time: datetime, record: Record, answers: list[Score | NotAtRisk]
@@ -190,7 +204,7 @@ class Asked:
         count(answers)
         return {
             "id": resident.id,
-            "index_time": _local(index_time, self.zone),
+            "index_time": _remembered(index_time, self.zone),
             "scores": [self._score(answer) for answer in answers if isinstance(answer, Score)],
             "not_at_risk": [
                 {"target": answer.target, "reason": answer.reason}
@@ -220,20 +234,29 @@ class Asked:
         }
 
     def _driver(self, driver: Driver) -> dict[str, object]:
-        date = None if driver.date is None else _local(driver.date, self.zone)
+        date = None if driver.date is None else _remembered(driver.date, self.zone)
         return {**driver._asdict(), "date": date}
 
 
-def count(answers: list[Score | NotAtRisk]) -> None:
-    """Count answers for the operator."""
-    for answer in answers:
-        if isinstance(answer, Score):
-            SCORES.labels(answer.target, answer.tier, answer.model_version).inc()
-        else:
-            NOT_AT_RISK.labels(answer.target).inc()
+def as_json(answer: Mapping[str, object]) -> bytes:
+    """Return an answer as JSON.
+
+    Raises
+    ------
+    ValueError
+        If it holds a number that JSON cannot.
+    """
+    content = to_json(answer)
+    if any(name in content for name in NOT_NUMBERS):
+        # It may be a text that says so.
+        json.dumps(answer, allow_nan=False)
+    return content
 
 
-@lru_cache(maxsize=65_536)
 def _local(moment: datetime, zone: str) -> str:
     """Return a UTC moment as ISO 8601 in a zone."""
     return moment.replace(tzinfo=UTC).astimezone(zone_of(zone)).isoformat()
+
+
+# Records are full of the same dates.
+_remembered = lru_cache(maxsize=65_536)(_local)

@@ -3,8 +3,8 @@
 The rules are data (`rules.csv`, `signs.csv`, `targets.csv`); `forms.py` works each of their forms out.
 """
 
-from serving.duties.duty import Duty, DutyRules, due
+from serving.duties.duty import Control, Duty, DutyRules, control, due
 from serving.duties.history import History
 from serving.duties.rules import Rulebook, rulebook
 
-__all__ = ["Duty", "DutyRules", "History", "Rulebook", "due", "rulebook"]
+__all__ = ["Control", "Duty", "DutyRules", "History", "Rulebook", "control", "due", "rulebook"]

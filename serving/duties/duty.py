@@ -1,10 +1,10 @@
 """What the service rules say is due for a resident: a pure function of history and day."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,11 +15,13 @@ from features.times import DAY, instant, microseconds, standard_offset
 from features.vocabulary import Vocabulary, builtin
 from serving.duties.forms import BY_NAME, Found
 from serving.duties.history import EPOCH, History, HistoryReader
-from serving.duties.rules import Rule, Rulebook, rulebook
+from serving.duties.rules import DISEASES, Rule, Rulebook, rulebook
 from serving.duties.standing import ASKED, Standing
 
 TIMEZONE = "Asia/Shanghai"
 NO_TIERS: Mapping[str, str] = {}
+
+Status = Literal["controlled", "not controlled", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,24 @@ class Duty:
     citation: str
     trust: str
     also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Whether a disease is under control, by the last day that tells.
+
+    Attributes
+    ----------
+    day : that day; None where nothing since the diagnosis tells
+    values : what was measured on it, by concept: the mean of the day
+    why_en, why_zh : what decides: the values, or what the doctor noted
+    """
+
+    status: Status
+    day: date | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    why_en: str = ""
+    why_zh: str = ""
 
 
 class _Called(NamedTuple):
@@ -100,6 +120,12 @@ class DutyRules:
         """Return what is due for a resident; arguments as for :func:`due`."""
         read = history if isinstance(history, History) else self.history(history)
         return self._due(read, *self._moment(day), tiers)
+
+    def control(self, history: pl.DataFrame | History, day: date | datetime) -> dict[str, Control]:
+        """Return whether the diseases that a resident has are under control; arguments as for :func:`control`."""
+        read = history if isinstance(history, History) else self.history(history)
+        who = Standing(read, *self._moment(day), self.book, NO_TIERS)
+        return {disease: _control(who, disease) for disease in DISEASES if who.populations[disease] is not None}
 
     def of_many(
         self,
@@ -167,17 +193,47 @@ def due(
     return _rules(targets, timezone).due(history, day, tiers)
 
 
+def control(
+    history: pl.DataFrame | History, day: date | datetime, *, targets: str = "2017", timezone: str = TIMEZONE
+) -> dict[str, Control]:
+    """Return whether hypertension and diabetes are under control, of those that the resident is known to have.
+
+    As a follow-up judges: by the last day since the diagnosis that tells, against the limits of the version and of the
+    age on that day.
+
+    Parameters
+    ----------
+    history, day, targets, timezone
+        As for :func:`due`.
+
+    Raises
+    ------
+    WeibingError
+        If there is no such version or zone.
+    """
+    return _rules(targets, timezone).control(history, day)
+
+
 @cache
 def _rules(targets: str, timezone: str) -> DutyRules:
     return DutyRules(rulebook(targets), timezone=timezone)
 
 
+def _control(who: Standing, disease: str) -> Control:
+    last = next(who.visits_back(disease), None)
+    if last is None:
+        return Control("unknown")
+    status: Status = "not controlled" if last.bad else "controlled"
+    return Control(status, date.fromordinal(last.day), last.values, last.en, last.zh)
+
+
 def _called(who: Standing) -> Iterator[_Called]:
     """Yield the rules that call for something today."""
+    populations, today = who.populations, who.today
     for rule in who.book.rules:
-        if who.populations[rule.population] is not None and who.today >= rule.valid_from.toordinal():
+        if populations[rule.population] is not None and today >= rule.valid_from.toordinal():
             found = BY_NAME[rule.form](rule, who)
-            if found is not None and found.since <= who.today:
+            if found is not None and found.since <= today:
                 yield _Called(rule, found)
 
 

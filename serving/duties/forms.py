@@ -6,6 +6,9 @@ from typing import NamedTuple
 from serving.duties.rules import REGULAR, Rule
 from serving.duties.standing import HIGH_DAYS, WITHIN_DAYS, Alarm, Reading, Standing, Visit, add_months, worded_pressure
 
+# Primary-care guideline for hypertension (China, 2020), from memory: hypertension that begins before 30 years of age.
+YOUNG_YEARS, YOUNG = 30, ("hypertension before 30 years of age", "30岁前发生高血压")
+
 
 class Found(NamedTuple):
     """That something is to be done by a day, and what made it so; `date` is 0 where it was never done."""
@@ -53,6 +56,22 @@ def emergency_result(rule: Rule, who: Standing) -> Found | None:
     return _alarmed(rule, [alarm for alarm in alarms if alarm.day >= contacted])
 
 
+def secondary(rule: Rule, who: Standing) -> Found | None:
+    """At once where a sign says that another disease may raise the pressure, until a referral since then."""
+    start = who.start(rule)
+    if start is None:
+        return None
+    adult = who.birthday(YOUNG_YEARS)
+    young = [Alarm(start, *YOUNG)] if adult is not None and start < adult else []
+    referred = who.done(rule)
+    return _alarmed(rule, [alarm for alarm in (*young, *who.alarms(rule)) if alarm.day > referred])
+
+
+def repeat(rule: Rule, who: Standing) -> Found | None:
+    """Within so many days after a value in the range of a disease, until it is measured on another day."""
+    return _alarmed(rule, who.alarms(rule))
+
+
 def _alarmed(rule: Rule, alarms: list[Alarm]) -> Found | None:
     if not alarms:
         return None
@@ -69,7 +88,7 @@ def recheck(rule: Rule, who: Standing) -> Found | None:
         return None
     referred = _referred(who)
     since_referral = [reading for reading in who.pressure if reading.day > referred]
-    if not since_referral or _third_high(since_referral) is not None:
+    if not since_referral or _third_high([reading for reading in who.high if reading.day > referred]) is not None:
         return None
     last = since_referral[-1]
     first = last.day
@@ -86,7 +105,7 @@ def suspected(rule: Rule, who: Standing) -> Found | None:
     if who.start(rule) is None:
         return None
     referred = who.done(rule)
-    third = _third_high([reading for reading in who.pressure if reading.day > referred])
+    third = _third_high([reading for reading in who.high if reading.day > referred])
     return _suspected(rule, third)
 
 
@@ -95,8 +114,8 @@ def suspected_result(rule: Rule, who: Standing) -> Found | None:
     if who.start(rule) is None:
         return None
     referred = _referred(who)
-    third = _third_high([reading for reading in who.pressure if reading.day > referred])
-    if third is None and _third_high([reading for reading in who.pressure if reading.day <= referred]) is not None:
+    third = _third_high([reading for reading in who.high if reading.day > referred])
+    if third is None and _third_high([reading for reading in who.high if reading.day <= referred]) is not None:
         third = Reading(referred, {})
     return None if third is None or who.done(rule) > third.day else _suspected(rule, third)
 
@@ -113,9 +132,8 @@ def _referred(who: Standing) -> int:
     return max((who.done(rule) for rule in who.book.rules if rule.form == "suspected"), default=0)
 
 
-def _third_high(readings: list[Reading]) -> Reading | None:
-    """Return the first reading that is the third high one, each on its own day, within a year."""
-    high = [reading for reading in readings if reading.high]
+def _third_high(high: list[Reading]) -> Reading | None:
+    """Return the first of the high readings that is the third one, each on its own day, within a year."""
     for first, third in zip(high, high[HIGH_DAYS - 1 :], strict=False):
         if third.day - first.day <= WITHIN_DAYS:
             return third
@@ -161,6 +179,8 @@ BY_NAME: Mapping[str, Form] = {
     "recheck": recheck,
     "suspected": suspected,
     "suspected_result": suspected_result,
+    "secondary": secondary,
+    "repeat": repeat,
     "uncontrolled": uncontrolled,
     "uncontrolled_again": uncontrolled_again,
     "uncontrolled_result": uncontrolled_result,

@@ -35,7 +35,7 @@ MARKS = ("VP", "VI", "VS", "M", "M-")
 POPULATIONS = ("everyone", "unmanaged", "hypertension", "diabetes", "any_diabetes", "no_diabetes")
 REGULAR = "regular"
 FORMS = (
-    *(REGULAR, "emergency", "emergency_result", "recheck", "suspected", "suspected_result"),
+    *(REGULAR, "emergency", "emergency_result", "recheck", "suspected", "suspected_result", "secondary", "repeat"),
     *("uncontrolled", "uncontrolled_again", "uncontrolled_result", "complication"),
 )
 DISEASES = {"hypertension": ("sbp", "dbp"), "diabetes": ("glucose_fasting",)}

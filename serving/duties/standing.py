@@ -37,6 +37,7 @@ CONTROLLED, UNCONTROLLED, ADVERSE, COMPLICATION = 1, 2, 3, 4
 # Chinese guidelines for the management of hypertension, 2018 revision, unchanged 2024: on three days within a year.
 HIGH_SBP, HIGH_DBP, HIGH_DAYS, WITHIN_DAYS = 140, 90, 3, 365
 LAST_YEAR = date.max.year
+NOTHING: Mapping[str, float] = {}
 
 
 class Reading(NamedTuple):
@@ -52,13 +53,14 @@ class Reading(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """A day on which it is known whether a disease was under control, and what says so."""
+    """A day on which it is known whether a disease was under control, what says so, and what was measured."""
 
     day: int
     bad: bool
     complication: bool
     en: str
     zh: str
+    values: Mapping[str, float] = NOTHING
 
 
 class Alarm(NamedTuple):
@@ -109,6 +111,8 @@ class Standing:
         self._birth = births[-1][1] if births else None
         self._birthdays: dict[float, int] = {}
         self._chains: dict[str, list[Visit]] = {}
+        self._done: dict[tuple[tuple[str, ...], bool], int] = {}
+        self._alarms: dict[str, list[Alarm]] = {}
 
     @property
     def here(self) -> bool:
@@ -170,8 +174,12 @@ class Standing:
 
     def done(self, rule: Rule) -> int:
         """Return the last day on which what a rule asks for was done, 0 where it never was."""
-        days = [self._closing(concept, rule) for concept in rule.closed_by]
-        return (min if rule.all_of else max)(days, default=0)
+        # Several rules are closed by the same.
+        key = rule.closed_by, rule.all_of
+        if key not in self._done:
+            days = [self._closing(concept, rule) for concept in rule.closed_by]
+            self._done[key] = (min if rule.all_of else max)(days, default=0)
+        return self._done[key]
 
     def _closing(self, concept: str, rule: Rule) -> int:
         if concept != "follow_up_visit":
@@ -223,19 +231,18 @@ class Standing:
         return _worst(sign, _of_last_day(events))
 
     def alarms(self, rule: Rule) -> list[Alarm]:
-        """Return the emergency signs of a rule that nothing later takes back."""
-        if self.start(rule) is None:
-            return []
-        found = []
-        for sign in rule.signs:
-            if sign.concept in self.seen:
-                alarm = self._alarm(sign)
-                if alarm is not None:
-                    found.append(alarm)
-        return found
+        """Return the signs of a rule that nothing later takes back; none where it is not for this resident."""
+        if rule.rule not in self._alarms:
+            signs = () if self.start(rule) is None else rule.signs
+            alarms = (self._alarm(sign) for sign in signs if sign.concept in self.seen)
+            self._alarms[rule.rule] = [alarm for alarm in alarms if alarm is not None]
+        return self._alarms[rule.rule]
 
     def _alarm(self, sign: Sign) -> Alarm | None:
         events = self.seen[sign.concept]
+        value = _worst(sign, _of_last_day(events))
+        if value is None:
+            return None
         day = events[-1][1]
         if sign.of_number:
             group = SAME_AS.get(sign.concept)
@@ -243,8 +250,7 @@ class Standing:
                 return None
         elif self.contacted > day:
             return None
-        value = _worst(sign, _of_last_day(events))
-        if value is None or (sign.beside and not self._beside(sign, day)):
+        if sign.beside and not self._beside(sign, day):
             return None
         return Alarm(day, *_worded(sign, value))
 
@@ -264,6 +270,11 @@ class Standing:
         days = self._by_day("sbp", "dbp")
         return [_mean(day, days[day]) for day in sorted(days)]
 
+    @cached_property
+    def high(self) -> list[Reading]:
+        """The days on which the blood pressure was high."""
+        return [reading for reading in self.pressure if reading.high]
+
     def _by_day(self, *concepts: str) -> dict[int, dict[str, list[float]]]:
         """Return the values of each day on which one of the concepts was measured."""
         days: dict[int, dict[str, list[float]]] = {}
@@ -277,11 +288,11 @@ class Standing:
         if self.start(rule) is None:
             return []
         if rule.population not in self._chains:
-            visits = takewhile(lambda visit: visit.bad, self._visits_back(rule.population))
+            visits = takewhile(lambda visit: visit.bad, self.visits_back(rule.population))
             self._chains[rule.population] = list(visits)[::-1]
         return self._chains[rule.population]
 
-    def _visits_back(self, disease: str) -> Iterator[Visit]:
+    def visits_back(self, disease: str) -> Iterator[Visit]:
         """Yield the days of which it is known whether a disease was under control, from the last one to enrolment."""
         start = self.populations[disease] or 0
         adverse = {day for _, day, value in self.seen.get("adverse_drug_reaction", ()) if value > 0}
@@ -299,25 +310,28 @@ class Standing:
 
     def _visit(self, disease: str, day: int, reading: Reading | None, told: float, adverse: bool) -> Visit | None:
         """Return what a day says of a disease: the doctor's complication or adverse reaction, the values, the class."""
+        values = NOTHING if reading is None else reading.values
         if told == COMPLICATION:
-            return Visit(day, True, True, "new or worse complication", "新的或加重的并发症")
+            return Visit(day, True, True, "new or worse complication", "新的或加重的并发症", values)
         if adverse or told == ADVERSE:
-            return Visit(day, True, False, "adverse drug reaction", "药物不良反应")
+            return Visit(day, True, False, "adverse drug reaction", "药物不良反应", values)
         if reading is not None:
             limits = self._limits(disease, day)
             en, zh = _measured(disease, reading)
-            if any(reading.values.get(concept, -inf) >= below for concept, below in limits):
-                return Visit(day, True, False, en, zh)
-            if all(concept in reading.values for concept, _ in limits):
-                return Visit(day, False, False, en, zh)
-        return self._classed(disease, day, told)
+            if any(values.get(concept, -inf) >= below for concept, below in limits):
+                return Visit(day, True, False, en, zh, values)
+            if all(concept in values for concept, _ in limits):
+                return Visit(day, False, False, en, zh, values)
+        return self._classed(disease, day, told, values)
 
-    def _classed(self, disease: str, day: int, told: float) -> Visit | None:
+    def _classed(self, disease: str, day: int, told: float, values: Mapping[str, float]) -> Visit | None:
         """Return what the doctor's class alone says; of somebody with both diseases it does not say of which."""
         both = all(self.populations[each] is not None for each in DISEASES)
         if both or told not in {CONTROLLED, UNCONTROLLED}:
             return None
-        return Visit(day, told == UNCONTROLLED, False, "classed as not controlled", "随访分类为控制不满意")
+        if told == CONTROLLED:
+            return Visit(day, False, False, "classed as controlled", "随访分类为控制满意", values)
+        return Visit(day, True, False, "classed as not controlled", "随访分类为控制不满意", values)
 
     def _limits(self, disease: str, day: int) -> list[tuple[str, float]]:
         """Return the limits of control at the age of a day; an unknown age counts as young."""
@@ -340,7 +354,9 @@ def _mean(day: int, values: Mapping[str, Sequence[float]]) -> Reading:
 
 def _of_last_day(events: Sequence[Seen]) -> list[float]:
     day = events[-1][1]
-    return [value for _, that, value in events if that == day] if len(events) > 1 else [events[-1][2]]
+    if len(events) == 1 or events[-2][1] != day:
+        return [events[-1][2]]
+    return [value for _, that, value in events if that == day]
 
 
 def _worst(sign: Sign, values: Iterable[float]) -> float | None:

@@ -7,12 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
 
 from features.engine import ahead
 from features.errors import WeibingError
+from features.events import EventStore
 from features.profile import declared
 from features.remote import RemoteStore, Store
 from serving.scoring.pieces import Piece, pieces_of
@@ -42,6 +44,8 @@ class Options:
         So many bytes, for so many workers at once; decides how large a piece may be.
     walk
         Scores pieces; in this process where there is none.
+    opted_out
+        Who is not to be scored without a person; a score that one of them had ends.
     """
 
     index_time: datetime | None = None
@@ -49,6 +53,7 @@ class Options:
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     workers: int = 1
     walk: Walk | None = None
+    opted_out: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -153,11 +158,31 @@ def night(
     """
     options = options or Options()
     with store.held() as still:
-        wanted = Run(0, options.index_time or now, now, still.state, _identities(models), options.everyone)
+        state = _state(still, options.opted_out)
+        wanted = Run(0, options.index_time or now, now, state, _identities(models), options.everyone)
         pieces = pieces_of(still, options.memory_bytes, options.workers)
         entries = tuple(_entries(ledgers, wanted, pieces, options.index_time is None))
-        job = Job(still, models, declared(), entries, now)
+        _need_nobody_erased(still, entries)
+        job = Job(still, models, declared(), entries, now, options.opted_out)
         return _Night(job, pieces, options.walk or in_this_process, progress, log).through()
+
+
+def _state(store: Store, opted_out: frozenset[int]) -> str:
+    """Return a fingerprint of what is to be scored: a run that was broken off goes on only where it is the same."""
+    if not opted_out:
+        return store.state
+    return sha256(f"{store.state} {sorted(opted_out)}".encode()).hexdigest()[:16]
+
+
+def _need_nobody_erased(store: Store, entries: Sequence[Entry]) -> None:
+    """Give up where somebody was erased between the moment of the store that is held and the beginning of the run.
+
+    A run that has begun before is given up by whoever erases.
+    """
+    if isinstance(store, EventStore) and EventStore.open(store.place).erased != store.erased:
+        for entry in entries:
+            entry.ledger.abandon(entry.run)
+        raise WeibingError(f"Somebody was erased from {store.place} as the run began. Start it again.")
 
 
 def _identities(models: Mapping[str, RiskModel]) -> dict[str, Scored]:

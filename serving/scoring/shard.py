@@ -49,6 +49,9 @@ Number = TypeVar("Number", np.int64, np.float64)
 THOUSANDTHS = 1_000
 MOST_THOUSANDTHS = np.iinfo(np.int16).max
 
+# Why there is no score of those who do not want one that no person has asked for.
+OPTED_OUT = "opted out of automated scoring"
+
 
 class KeepingError(WeibingError):
     """What keeps the scores cannot be used, so that no other shard could be kept either."""
@@ -67,7 +70,7 @@ class Entry:
 class Job:
     """Everything that the scoring of a shard needs; it can be sent to another process.
 
-    `now` is when the scores are said to be made (UTC).
+    `now` is when the scores are said to be made (UTC), `opted_out` who is not to be scored.
     """
 
     store: Store
@@ -75,6 +78,7 @@ class Job:
     profile: Profile
     entries: tuple[Entry, ...]
     now: datetime
+    opted_out: frozenset[int] = frozenset()
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -151,24 +155,26 @@ def _keeping() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Filled:
-    """A shard's residents, both shape (residents,), ascending, and the rows of those with records before the time."""
+    """A shard's residents, both shape (residents,), ascending, and the rows of those who are looked at.
+
+    Nobody looks at `without`, who have no records before the index time, and at `opted_out`, who have: so many.
+    """
 
     everybody: Ints
     residents: Ints
     rows: Rows
-
-    @property
-    def without(self) -> int:
-        """How many have no records before the index time."""
-        return len(self.everybody) - len(self.residents)
+    without: int
+    opted_out: int
 
 
 def _filled(job: Job, columns: Columns) -> _Filled:
-    """Fill the rows of a shard's residents who have records before the index time."""
+    """Fill the rows of a shard's residents who have records before the index time, and have not opted out."""
     is_birth = np.array([code == meds.birth_code for code, _ in columns.pairs], np.bool_)
     begun = _have_begun(columns.starts, columns.time, columns.pair, is_birth, microseconds(job.index_time))
-    residents = columns.resident[begun]
-    return _Filled(columns.resident, residents, job.scorer.rows(columns, residents, job.index_time))
+    out = begun & np.isin(columns.resident, sorted(job.opted_out))
+    residents = columns.resident[begun & ~out]
+    rows = job.scorer.rows(columns, residents, job.index_time)
+    return _Filled(columns.resident, residents, rows, int((~begun).sum()), int(out.sum()))
 
 
 @compiled
@@ -202,6 +208,7 @@ class _Part:
 def _scores(job: Job, piece: Piece, shard: _Filled, entry: Entry, before: pl.DataFrame, begun: float) -> ShardScores:
     """Score what has changed for every target."""
     counts: Counter[str] = Counter({"without records before it": shard.without})
+    counts.update({f"not at risk: {target}, {OPTED_OUT}": shard.opted_out for target in job.scorer.questions})
     parts = {
         target: _Target(job, question, shard, entry, before.filter(target=target), counts).part()
         for target, question in job.scorer.questions.items()

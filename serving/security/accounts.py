@@ -102,6 +102,19 @@ class Accounts:
             raise WeibingError(f'There is no account "{name}".{close}')
         return found
 
+    def doctor(self, name: str) -> Account:
+        """Return the account of a doctor.
+
+        Raises
+        ------
+        WeibingError
+            If there is none of that name, or it is not a doctor's.
+        """
+        found = self.named(name)
+        if found.role != "doctor":
+            raise WeibingError(f'"{found.name}" is no doctor, but {found.role}. A panel is a doctor\'s.')
+        return found
+
     def numbered(self, number: int) -> Account | None:
         """Return the account of a number, if there is one."""
         return self._one(accounts.c.id == number)

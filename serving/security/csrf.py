@@ -31,13 +31,14 @@ def is_ours(method: str, cookie: str | None, given: str | None, *, origin: str |
     """
     if method in SAFE:
         return True
-    if origin is not None and _host(origin) != host.lower():
+    if origin is not None and host_of(origin) != host.lower():
         return False
     expected = form_token(cookie or "").encode()
     return bool(cookie) and hmac.compare_digest(expected, (given or "").encode("utf-8", "surrogatepass"))
 
 
-def _host(origin: str) -> str:
+def host_of(origin: str) -> str:
+    """Return the host, and the port if there is one, of a header ``Origin``."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:

@@ -7,15 +7,17 @@ server says who somebody is and, by a claim, with which role; a claim that names
 import hmac
 import logging
 import secrets
+import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 import httpx
 from authlib.integrations.base_client import OAuthError
-from authlib.integrations.httpx_client import OAuth2Client
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -29,11 +31,18 @@ from serving.security.secrets import digest, new_secret
 from serving.security.sessions import Sessions
 from serving.store.accounts import departures
 
+with warnings.catch_warnings():
+    # It says that it will want httpx2 one day.
+    warnings.simplefilter("ignore")
+    from authlib.integrations.httpx_client import OAuth2Client
+
 log = logging.getLogger(__name__)
 
 # A key that both sides know could be anybody's: the issuer alone can sign.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 AWAY = timedelta(minutes=10)
+# Where people come back to.
+ARRIVAL = "/login/arrived"
 # How far two clocks may be apart.
 LEEWAY_SECONDS = 60
 TIMEOUT_SECONDS = 10.0
@@ -66,6 +75,30 @@ class Provider:
         for value, role in self.roles.items():
             if role not in ROLES or role == "system":
                 raise WeibingError(f'The login server\'s "{value}" cannot mean the role "{role}": it is no person\'s.')
+
+    @classmethod
+    def in_file(cls, file: Path, public_url: str) -> "Provider":
+        """Read what a TOML file says: issuer, client_id, client_secret_file, claim, scope and the table roles.
+
+        Raises
+        ------
+        WeibingError
+            If it cannot be read or says something else, or nobody is told where others reach the service.
+        """
+        if not public_url:
+            raise WeibingError(
+                "Login by a login server needs WEIBING_PUBLIC_URL, such as https://weibing.example.cn: people are sent "
+                "back there."
+            )
+        try:
+            said = tomllib.loads(file.read_text(encoding="utf-8"))
+            secret = file.parent.joinpath(str(said.pop("client_secret_file"))).read_text(encoding="utf-8").strip()
+            return cls(client_secret=secret, redirect_uri=f"{public_url}{ARRIVAL}", **said)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeibingError(
+                f"{file} does not say how to log in by a login server ({error}). It needs issuer, client_id, "
+                "client_secret_file and the table roles; see docs/security.md."
+            ) from error
 
     def role_of(self, claims: Mapping[str, object]) -> Role | None:
         """Return the role that claims give, or None."""

@@ -29,6 +29,7 @@ Action = Literal[
     "promote model",
     "manage users",
     "see audit",
+    "see metrics",
     "change password",
 ]
 
@@ -49,6 +50,7 @@ OF: Mapping[Action, Of] = {
     "promote model": "nothing",
     "manage users": "nothing",
     "see audit": "nothing",
+    "see metrics": "nothing",
     "change password": "nothing",
 }
 
@@ -84,6 +86,7 @@ MAY: Mapping[Role, Mapping[Action, Reach]] = {
     "administrator": {
         "manage users": "all",
         "see audit": "all",
+        "see metrics": "all",
         "change password": "all",
     },
     "system": {
@@ -93,6 +96,7 @@ MAY: Mapping[Role, Mapping[Action, Reach]] = {
         "see list": "scope",
         "score": "scope",
         "export run": "scope",
+        "see metrics": "scope",
     },
 }
 

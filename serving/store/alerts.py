@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from typing import Protocol
 
 import sqlalchemy as sql
 
@@ -59,6 +60,12 @@ class Alerts:
         """Return all alerts of a resident, the latest first."""
         return self._found(residents.c.subject_id == subject_id)
 
+    def whose(self, alert_id: int) -> int | None:
+        """Return whose an alert is, None where there is none of that number."""
+        query = sql.select(residents.c.subject_id).join(alerts, residents.c.id == alerts.c.resident_id)
+        with self.database.reading() as connection:
+            return connection.execute(query.where(alerts.c.id == alert_id)).scalar()
+
     def acknowledge(self, alert_id: int, user_id: int, now: datetime) -> bool:
         """Note who has seen an alert, and when; False if somebody had before, or there is none of that number."""
         ours = sql.and_(alerts.c.id == alert_id, alerts.c.acknowledged_at.is_(None))
@@ -72,6 +79,23 @@ class Alerts:
         latest = query.where(*conditions).order_by(alerts.c.raised_at.desc(), alerts.c.id.desc())
         with self.database.reading() as connection:
             return [Alert(**row._mapping) for row in connection.execute(latest)]
+
+
+class Urgent(Protocol):
+    """A duty, as far as it tells what made it due."""
+
+    @property
+    def since(self) -> date:
+        """Since when it is a duty."""
+
+    @property
+    def reason_en(self) -> str:
+        """Why."""
+
+
+def cause_of(duty: Urgent) -> str:
+    """Return what made a duty due: the same by day and by night, so that an alert is raised once."""
+    return f"{duty.since.isoformat()} {duty.reason_en}"
 
 
 def raise_all(connection: sql.Connection, found: Iterable[Alert]) -> int:

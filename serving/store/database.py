@@ -57,6 +57,10 @@ REMEDIES = {
 REFUSED = (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
 
+class AwayError(WeibingError):
+    """The database cannot be used now: it is away, full, held by another program, or lets nobody in."""
+
+
 # Alembic keeps what it works on in its module.
 _MIGRATING = RLock()
 
@@ -211,7 +215,7 @@ class Database:
             if sentence is None:
                 raise
             hidden = sentence.replace(str(self.url.password), "…") if self.url.password else sentence
-            raise WeibingError(f"The database {self.name} cannot be used: {hidden}") from error
+            raise AwayError(f"The database {self.name} cannot be used: {hidden}") from error
 
     def _need_a_place(self, *, file: bool) -> None:
         if self.file and not self.file.parent.is_dir():
@@ -288,7 +292,7 @@ def _engine(address: str) -> sql.Engine:
 def _on_connect(connection: sqlite3.Connection, _: object) -> None:
     # Python's own BEGIN leaves out what changes tables.
     connection.isolation_level = None
-    for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON"):
+    for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
         connection.execute(f"PRAGMA {setting}")
 
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Protocol
 
+import numpy as np
 import sqlalchemy as sql
+from numpy.typing import NDArray
 
 from serving.store.database import Database
+from serving.store.panels import in_force
 from serving.store.people import numbers_of
 from serving.store.queries import NUMBERS_A_QUERY
 from serving.store.tables import duties, residents
+from serving.store.tables import panel_residents as contracts
 
 TOLD = ("kind", "rule", "due", "since", "urgent", "reason_en", "reason_zh", "citation")
 
@@ -79,16 +83,16 @@ class Duties:
         found : by the resident's number in the store
         """
         with self.database.writing() as connection:
-            numbers = numbers_of(connection, found)
-            _clear(connection, sorted(numbers.values()))
-            rows = [
-                {"resident_id": numbers[subject], "position": position, "as_of": as_of}
-                | {name: getattr(duty, name) for name in TOLD}
-                for subject, of_one in found.items()
-                for position, duty in enumerate(of_one)
-            ]
-            if rows:
-                connection.execute(duties.insert(), rows)
+            keep(connection, found, as_of)
+
+    def whose(self, at: datetime) -> NDArray[np.int64]:
+        """Return of whom duties are kept: who is under contract at a time, or has any; by number in the store."""
+        of_panels = sql.select(contracts.c.resident_id).where(in_force(at))
+        query = sql.select(residents.c.subject_id).where(
+            sql.or_(residents.c.id.in_(of_panels), residents.c.id.in_(sql.select(duties.c.resident_id)))
+        )
+        with self.database.reading() as connection:
+            return np.sort(np.fromiter(connection.execute(query).scalars(), np.int64))
 
     def of(self, subject_id: int) -> tuple[KeptDuty, ...]:
         """Return the duties of a resident, in their order."""
@@ -96,6 +100,20 @@ class Duties:
         ours = query.where(residents.c.subject_id == subject_id).order_by(duties.c.position)
         with self.database.reading() as connection:
             return tuple(KeptDuty(**row._mapping) for row in connection.execute(ours))
+
+
+def keep(connection: sql.Connection, found: Mapping[int, Sequence[Told]], as_of: date) -> None:
+    """Keep duties in the transaction of a connection: see :meth:`Duties.keep`."""
+    numbers = numbers_of(connection, found)
+    _clear(connection, sorted(numbers.values()))
+    rows = [
+        {"resident_id": numbers[subject], "position": position, "as_of": as_of}
+        | {name: getattr(duty, name) for name in TOLD}
+        for subject, of_one in found.items()
+        for position, duty in enumerate(of_one)
+    ]
+    if rows:
+        connection.execute(duties.insert(), rows)
 
 
 def _clear(connection: sql.Connection, numbers: list[int]) -> None:

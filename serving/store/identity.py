@@ -24,7 +24,7 @@ from features.errors import WeibingError
 from features.sources.table.residents import written_one_way
 from serving.store.accounts import accounts
 from serving.store.database import Database, insert
-from serving.store.tables import keys, residents, visits
+from serving.store.tables import cds_feedback, keys, residents, visits
 
 VARIABLE, FILE_VARIABLE = "WEIBING_KEY", "WEIBING_KEY_FILE"
 # As many characters as 24 random bytes have in base64: nobody tries them all.
@@ -33,7 +33,9 @@ HOW_TO_MAKE_ONE = "openssl rand -base64 32"
 
 FORM = b"\x01"
 NONCE_BYTES = 12
-IDENTITY, NOTE, CODE = "identity", "note", "one-time code"
+IDENTITY, NOTE, CODE, COMMENT = "identity", "note", "one-time code", "comment"
+# Whose a text is that belongs to no resident.
+NOBODYS = 0
 ROWS_AT_ONCE = 10_000
 
 
@@ -204,6 +206,7 @@ def rotate(database: Database, old: Key, new: Key, now: datetime) -> int:
         for _ in _reseal_notes(connection, old, new):
             pass
         _reseal_codes(connection, old, new)
+        _reseal_comments(connection, old, new)
         connection.execute(keys.update().values(proof=new.proof, since=now))
     return residents_done
 
@@ -236,6 +239,14 @@ def _reseal_codes(connection: sql.Connection, old: Key, new: Key) -> None:
     for number, sealed in connection.execute(query.with_for_update()).all():
         again = new.seal(old.unseal(sealed, CODE, number), CODE, number)
         connection.execute(accounts.update().where(accounts.c.id == number).values(code_secret=again))
+
+
+def _reseal_comments(connection: sql.Connection, old: Key, new: Key) -> None:
+    written = cds_feedback.c.comment
+    query = sql.select(cds_feedback.c.id, written).where(written.is_not(None))
+    for number, sealed in connection.execute(query.with_for_update()).all():
+        again = new.seal(old.unseal(sealed, COMMENT, NOBODYS), COMMENT, NOBODYS)
+        connection.execute(cds_feedback.update().where(cds_feedback.c.id == number).values(comment=again))
 
 
 def _parts(

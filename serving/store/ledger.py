@@ -259,7 +259,10 @@ def _need_numbers(shard: ShardScores) -> None:
 
 
 def _superseded(run: Run) -> WeibingError:
-    return WeibingError(f"Run {run.number} takes no more scores: another run was begun after it. Let that one end.")
+    return WeibingError(
+        f"Run {run.number} takes no more scores: another run was begun after it, or somebody was erased. Let "
+        "that run end, or start this one again."
+    )
 
 
 def _now() -> datetime:

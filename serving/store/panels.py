@@ -1,12 +1,12 @@
 """Panels: which residents are under contract with which doctor, from when, until when."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sql
 
-from features.errors import WeibingError
+from features.errors import WeibingError, did_you_mean
 from serving.store.database import Database, insert
 from serving.store.people import numbers_of
 from serving.store.queries import NUMBERS_A_QUERY
@@ -66,6 +66,28 @@ class Panels:
         """Return every panel, by name."""
         return self._panels(sql.true())
 
+    def named(self, name: str) -> Panel:
+        """Return the panel of a name.
+
+        Raises
+        ------
+        WeibingError
+            If there is none.
+        """
+        every = self.all()
+        found = next((panel for panel in every if panel.name == name), None)
+        if found is None:
+            close = did_you_mean(name, [panel.name for panel in every])
+            raise WeibingError(f'There is no panel "{name}".{close} Make one with: weibing panel make')
+        return found
+
+    def sizes(self, at: datetime) -> dict[int, int]:
+        """Return how many belong to each panel at a time; one with nobody is not in it."""
+        query = sql.select(contracts.c.panel_id, sql.func.count().label("residents")).where(in_force(at))
+        with self.database.reading() as connection:
+            rows = connection.execute(query.group_by(contracts.c.panel_id))
+            return {row.panel_id: row.residents for row in rows}
+
     def of_doctor(self, doctor_id: int) -> list[Panel]:
         """Return the panels of a doctor, by name."""
         return self._panels(panels.c.doctor_id == doctor_id)
@@ -104,6 +126,18 @@ class Panels:
         with self.database.reading() as connection:
             return connection.execute(query.where(residents.c.subject_id == subject_id, in_force(at))).scalar()
 
+    def whose(self, subject_ids: Iterable[int], at: datetime) -> dict[int, int]:
+        """Return the panels that residents belong to at a time; who belongs to none is not in it."""
+        asked, found = sorted(set(subject_ids)), dict[int, int]()
+        query = sql.select(residents.c.subject_id, contracts.c.panel_id).join(
+            contracts, residents.c.id == contracts.c.resident_id
+        )
+        with self.database.reading() as connection:
+            for start in range(0, len(asked), NUMBERS_A_QUERY):
+                some = residents.c.subject_id.in_(asked[start : start + NUMBERS_A_QUERY])
+                found.update((subject, panel) for subject, panel in connection.execute(query.where(some, in_force(at))))
+        return found
+
     def members(self, panel_id: int, at: datetime) -> list[int]:
         """Return who belongs to a panel at a time, by their numbers in the store, ascending."""
         query = sql.select(residents.c.subject_id).join(contracts, residents.c.id == contracts.c.resident_id)
@@ -115,6 +149,28 @@ class Panels:
         with self.database.reading() as connection:
             rows = connection.execute(sql.select(panels).where(condition).order_by(panels.c.name))
             return [Panel(row.id, row.name, row.doctor_id) for row in rows]
+
+
+def listing(panels: Panels, accounts: Mapping[int, str], at: datetime) -> list[dict[str, object]]:
+    """Return the panels as JSON holds them; `accounts` says what a doctor is called."""
+    sizes = panels.sizes(at)
+    return [
+        {
+            "id": panel.id,
+            "name": panel.name,
+            "doctor": accounts.get(panel.doctor_id or 0),
+            "residents": sizes.get(panel.id, 0),
+        }
+        for panel in panels.all()
+    ]
+
+
+def text(listed: Iterable[Mapping[str, object]]) -> str:
+    """Say panels in lines."""
+    lines = [
+        f"{one['id']:>6}  {one['name']:<24} {one['doctor'] or 'nobody':<24} {one['residents']:>7,}" for one in listed
+    ]
+    return "\n".join(lines) or "There is no panel yet. Make one with: weibing panel make"
 
 
 def _need_panel(connection: sql.Connection, panel_id: int) -> None:

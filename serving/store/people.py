@@ -115,8 +115,7 @@ class People:
         WeibingError
             If there is no such resident.
         """
-        still = sql.func.coalesce(residents.c.opted_out_at, now)
-        self._change(subject_id, still)
+        opt_out(self.database, subject_id, now)
 
     def opt_in(self, subject_id: int) -> None:
         """Note that a resident may be scored again.
@@ -126,13 +125,11 @@ class People:
         WeibingError
             If there is no such resident.
         """
-        self._change(subject_id, sql.cast(None, sql.DateTime))
+        opt_in(self.database, subject_id)
 
     def opted_out(self) -> frozenset[int]:
         """Return who is not to be scored without a person, by their number in the store."""
-        query = sql.select(residents.c.subject_id).where(residents.c.opted_out_at.is_not(None))
-        with self.database.reading() as connection:
-            return frozenset(connection.execute(query).scalars())
+        return opted_out(self.database)
 
     def _row(self, person: Person) -> dict[str, object]:
         sealed = person.identity and self.key.seal_identity(person.identity, person.subject_id)
@@ -151,11 +148,29 @@ class People:
             row = connection.execute(sql.select(*KNOWN).where(condition)).one_or_none()
         return None if row is None else Resident(**row._mapping)
 
-    def _change(self, subject_id: int, opted_out_at: sql.ColumnElement[datetime]) -> None:
-        change = residents.update().where(residents.c.subject_id == subject_id).values(opted_out_at=opted_out_at)
-        with self.database.writing() as connection:
-            if not connection.execute(change).rowcount:
-                raise unknown(subject_id)
+
+def opt_out(database: Database, subject_id: int, now: datetime) -> None:
+    """Note that a resident is not to be scored without a person: see :meth:`People.opt_out`; it takes no key."""
+    _change(database, subject_id, sql.func.coalesce(residents.c.opted_out_at, now))
+
+
+def opt_in(database: Database, subject_id: int) -> None:
+    """Note that a resident may be scored again: see :meth:`People.opt_in`; it takes no key."""
+    _change(database, subject_id, sql.cast(None, sql.DateTime))
+
+
+def _change(database: Database, subject_id: int, opted_out_at: sql.ColumnElement[datetime]) -> None:
+    change = residents.update().where(residents.c.subject_id == subject_id).values(opted_out_at=opted_out_at)
+    with database.writing() as connection:
+        if not connection.execute(change).rowcount:
+            raise unknown(subject_id)
+
+
+def opted_out(database: Database) -> frozenset[int]:
+    """Return who is not to be scored without a person, by their number in the store; it takes no key."""
+    query = sql.select(residents.c.subject_id).where(residents.c.opted_out_at.is_not(None))
+    with database.reading() as connection:
+        return frozenset(connection.execute(query).scalars())
 
 
 def unknown(subject_id: int) -> WeibingError:

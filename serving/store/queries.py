@@ -1,6 +1,7 @@
 """What readers ask of the operational database."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import polars as pl
 import sqlalchemy as sql
@@ -8,6 +9,8 @@ import sqlalchemy as sql
 from serving.store.bulk import frame
 from serving.store.tables import current_scores as scores
 from serving.store.tables import drivers
+
+N = TypeVar("N", int, str)
 
 # PostgreSQL takes 65,535 values a statement, SQLite 32,766.
 NUMBERS_A_QUERY = 20_000
@@ -47,3 +50,20 @@ def _drivers(connection: sql.Connection, scored: list[int]) -> pl.DataFrame:
     query = sql.select(drivers.c.score_id.label("id"), *DRIVER).where(drivers.c.score_id.in_(scored))
     found = frame(query, connection.execute(query).fetchall()).sort("id", "position")
     return found.group_by("id", maintain_order=True).agg(drivers=pl.struct(column.name for column in DRIVER))
+
+
+def tiers_of(connection: sql.Connection, subject_ids: Iterable[int]) -> dict[int, dict[str, str]]:
+    """Return how high the risks of residents are in the last complete run, by target; of those who have any."""
+    query = sql.select(scores.c.subject_id, scores.c.target, scores.c.tier)
+    found: dict[int, dict[str, str]] = {}
+    for some in parts_of(subject_ids):
+        for subject, target, tier in connection.execute(query.where(scores.c.subject_id.in_(some))):
+            found.setdefault(subject, {})[target] = tier
+    return found
+
+
+def parts_of(names: Iterable[N]) -> Iterator[list[N]]:
+    """Return what is to be looked up in parts that a database takes in one query, ascending."""
+    listed = sorted(set(names))
+    for start in range(0, len(listed), NUMBERS_A_QUERY):
+        yield listed[start : start + NUMBERS_A_QUERY]

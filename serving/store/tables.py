@@ -82,7 +82,8 @@ sql.Index(
 )
 
 # What other systems have told by day, one row an identifier: a record that comes again is known by it, also after its
-# events have gone into the event store (`compacted_at`).
+# events have gone into the event store (`compacted_at`). `digest`: of what it told, by which one that tells otherwise
+# than before is known; null where that does not matter.
 records = sql.Table(
     "records",
     METADATA,
@@ -91,6 +92,7 @@ records = sql.Table(
     sql.Column("resident_id", KEY, sql.ForeignKey("residents.id"), nullable=False),
     sql.Column("received_at", sql.DateTime, nullable=False),
     sql.Column("compacted_at", sql.DateTime),
+    sql.Column("digest", sql.LargeBinary),
     sql.UniqueConstraint("identifier"),
     sql.Index("ix_records_resident_id", "resident_id"),
 )
@@ -169,6 +171,27 @@ sql.Index(
     postgresql_where=alerts.c.acknowledged_at.is_(None),
 )
 
+# What became of the cards of decision support: by which system (`issuer`) and service. `accepted`: JSON, the ids of
+# suggestions. `comment` is encrypted: people write names into comments. The same outcome of a card at the same time
+# counts once.
+cds_feedback = sql.Table(
+    "cds_feedback",
+    METADATA,
+    sql.Column("id", KEY, primary_key=True),
+    sql.Column("issuer", sql.Text, nullable=False),
+    sql.Column("service", sql.Text, nullable=False),
+    sql.Column("card", sql.Text, nullable=False),
+    sql.Column("outcome", sql.Text, nullable=False),
+    sql.Column("outcome_at", sql.DateTime, nullable=False),
+    sql.Column("accepted", sql.Text, nullable=False),
+    sql.Column("reason_system", sql.Text),
+    sql.Column("reason_code", sql.Text),
+    sql.Column("reason_display", sql.Text),
+    sql.Column("comment", sql.LargeBinary),
+    sql.Column("received_at", sql.DateTime, nullable=False),
+    sql.UniqueConstraint("issuer", "service", "card", "outcome", "outcome_at"),
+)
+
 # The champions as they were last read from the model registry: what serves while it is away. `artifact`: the model's
 # files.
 champions = sql.Table(
@@ -204,6 +227,15 @@ run_shards = sql.Table(
     sql.Column("place", sql.Integer, nullable=False),
     sql.Column("tally", sql.Text, nullable=False),
     sql.UniqueConstraint("run_id", "place"),
+)
+
+# Counts of a run as they were shown (JSON): made once, as two makings could tell, by their difference, of one resident.
+counts = sql.Table(
+    "counts",
+    METADATA,
+    sql.Column("run_id", KEY, primary_key=True, autoincrement=False),
+    sql.Column("made_at", sql.DateTime, nullable=False),
+    sql.Column("tables", sql.Text, nullable=False),
 )
 
 # The live score of a resident and target is the row of the greatest run up to the last complete one; without a

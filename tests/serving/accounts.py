@@ -1,12 +1,13 @@
 """What the tests of logins share: a clock that stands, and passwords that are quickly hashed."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 from argon2 import PasswordHasher
-from sqlalchemy import NullPool, create_engine, make_url, text
+from sqlalchemy import make_url
 
 from serving.security.accounts import Accounts
 from serving.security.login import Login
@@ -14,6 +15,7 @@ from serving.security.passwords import Passwords, Waits
 from serving.security.sessions import Sessions
 from serving.store.database import Database
 from serving.store.identity import Key
+from tests.postgres import drop, new_database
 
 NOW = datetime(2026, 3, 1, 8, 0, 0)
 GOOD = "Sieben-Birken-am-Fluss-7"
@@ -38,14 +40,17 @@ def let_in(login: Login, name: str, role: str = "doctor", now: datetime = NOW) -
     return login.change_password(secret, initial, GOOD, now)
 
 
-def copy_of(template: str, file: Path) -> Database:
-    """Return a new database like one that is there: quicker than to migrate each anew."""
+@contextmanager
+def copied(template: str, file: Path) -> Iterator[Database]:
+    """Give a new database like one that is there: quicker than to migrate each anew."""
     url = make_url(template)
     if url.get_backend_name() == "sqlite":
         shutil.copy(str(url.database), file)
-        return Database.open(str(file))
-    engine = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    name = f"of_a_test_{uuid4().hex}"
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {url.database}"))
-    return Database.open(url.set(database=name).render_as_string(hide_password=False))
+        yield Database.open(str(file))
+        return
+    server = url.set(database="postgres").render_as_string(hide_password=False)
+    copy = new_database(server, like=str(url.database))
+    try:
+        yield Database.open(copy)
+    finally:
+        drop(server, copy)

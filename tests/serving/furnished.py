@@ -9,6 +9,7 @@ from serving.store.alerts import Alert, Alerts
 from serving.store.champions import ChampionsKept, KeptChampion
 from serving.store.database import Database
 from serving.store.duties import Duties, KeptDuty
+from serving.store.feedback import CardFeedback, CardFeedbacks
 from serving.store.identity import Identity, Key
 from serving.store.observations import Observations
 from serving.store.panels import Panels
@@ -93,6 +94,8 @@ def furnish(database: Database, subject_ids: tuple[int, ...] = (1, 2)) -> None:
         Observations(database).append(told.with_columns(identifier=pl.lit(f"obs-{subject}")), NOW)
         Visits(database, KEY).record(Visit(subject, 7, NOW, "home", ("none",), f"{NAME} 说头晕"), NOW)
         Alerts(database).raise_all([alert(subject, f"obs-{subject}")])
+    declined = CardFeedback("https://ehr.example.cn", "weibing-patient-view", "c0", "overridden", NOW, comment="不愿意")
+    CardFeedbacks(database, KEY).add([declined], NOW)
     ChampionsKept(database).keep(KeptChampion("fall", "7", "00ff", bytes(range(256)) * 10, NOW))
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -18,32 +17,15 @@ from serving.audit import BEGINNING, Audit, Entry, Head, head_of_export
 from serving.security.caller import Caller, Panel, RefusedError, Resident
 from serving.store import accounts as tables
 from serving.store.database import Database
-from tests.postgres import new_database, postgres_server
-from tests.serving.accounts import HERE, NOW, copy_of
+from tests.serving.accounts import HERE, NOW
 
 DOCTOR = Caller(7, "li", "doctor", frozenset({2}), frozenset(), "session")
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def postgres(server) -> str:
-    return Database.open(new_database(server)).address
-
-
-@pytest.fixture(scope="module")
-def sqlite(tmp_path_factory) -> str:
-    return Database.open(str(tmp_path_factory.mktemp("sqlite") / "county.db")).address
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def audit(request, tmp_path) -> Audit:
-    return Audit(copy_of(request.getfixturevalue(request.param), tmp_path / "county.db"))
+@pytest.fixture
+def audit(database) -> Audit:
+    return Audit(database)
 
 
 def entry(number: int, **changed: object) -> Entry:

@@ -148,6 +148,32 @@ CASES = [
         "2024-05-17",
     ),
     ("suspected_result", YOUNG, None),
+    # secondary hypertension: young, or a sign of it, until a referral
+    ("secondary_referral", HYPERTENSIVE, None),
+    ("secondary_referral", HYPERTENSIVE + "2024-05-20 | potassium | 3.4", "2024-05-20"),
+    ("secondary_referral", HYPERTENSIVE + "2024-05-20 | potassium | 3.5", None),
+    ("secondary_referral", HYPERTENSIVE + "2024-05-20 | potassium | 3.4\n2024-05-25 | potassium | 3.9", None),
+    ("secondary_referral", HYPERTENSIVE + "2024-05-20 | urine_protein | 2", "2024-05-20"),
+    ("secondary_referral", HYPERTENSIVE + "2024-05-20 | urine_protein | 1", None),
+    ("secondary_referral", HYPERTENSIVE + "2024-05-20 | potassium | 3.4\n2024-05-20 | referral |", None),
+    ("secondary_referral", HYPERTENSIVE + "2024-05-20 | potassium | 3.4\n2024-05-19 | referral |", "2024-05-20"),
+    ("secondary_referral", MAN + "2024-05-20 | potassium | 3.4", None),
+    ("secondary_referral", YOUNG + "2024-05-20 | hypertension |", "2024-05-20"),
+    ("secondary_referral", YOUNG + "2024-05-20 | hypertension |\n2024-05-21 | referral |", None),
+    ("secondary_referral", YOUNG + "2024-05-20 | secondary_hypertension |", None),
+    ("secondary_referral", "1994-05-20 | MEDS_BIRTH |\n2024-05-20 | hypertension |", None),
+    ("secondary_referral", "2024-05-20 | hypertension |", None),
+    # a glucose in the range of diabetes, without a diagnosis
+    ("glucose_repeat", MAN + "2024-05-20 | glucose_fasting | 6.9", None),
+    ("glucose_repeat", MAN + "2024-05-20 | glucose_fasting | 7", "2024-06-03"),
+    ("glucose_repeat", MAN + "2024-05-20 | glucose | 11.1", "2024-06-03"),
+    ("glucose_repeat", MAN + "2024-05-20 | glucose | 11", None),
+    ("glucose_repeat", MAN + "2024-05-20 | glucose_2h | 11.1", "2024-06-03"),
+    ("glucose_repeat", MAN + "2024-05-20 | hba1c | 6.5", "2024-06-03"),
+    ("glucose_repeat", MAN + "2024-05-20 | hba1c | 6.4", None),
+    ("glucose_repeat", MAN + "2024-05-20 | glucose_fasting | 7\n2024-05-25 | glucose_fasting | 6", None),
+    ("glucose_repeat", MAN + "2024-05-20 | glucose_fasting | 7\n2024-05-25 | glucose_fasting | 7", None),
+    ("glucose_repeat", DIABETIC + "2024-05-20 | glucose_fasting | 8", None),
     # hypertension: follow-up four times a year, face to face
     ("hypertension_follow_up", MAN + "2024-03-10 | hypertension |", "2024-06-10"),
     ("hypertension_follow_up", HYPERTENSIVE + "2024-02-20 | follow_up_visit |", "2024-05-20"),
@@ -681,7 +707,53 @@ def test_a_month_later_is_the_same_day_of_the_month_or_its_last(day, months, exp
 
 
 def test_what_the_package_offers_is_named():
-    assert set(duties.__all__) == {"Duty", "DutyRules", "History", "Rulebook", "due", "rulebook"}
+    assert set(duties.__all__) == {
+        *("Control", "Duty", "DutyRules", "History", "Rulebook", "control", "due", "rulebook")
+    }
+
+
+AGED = "1955-01-01 | MEDS_BIRTH |\n2020-01-01 | hypertension |\n2024-05-20 | dbp | 80\n2024-05-20 | sbp | "
+
+
+@pytest.mark.parametrize(
+    ("rows", "targets", "expected"),
+    [
+        (HYPERTENSIVE, "2017", ("unknown", None, {})),
+        (HYPERTENSIVE + "2019-05-20 | sbp | 150", "2017", ("unknown", None, {})),
+        (HYPERTENSIVE + "2024-05-20 | sbp | 139", "2017", ("unknown", None, {})),
+        (HYPERTENSIVE + "2024-05-20 | sbp | 140", "2017", ("not controlled", "2024-05-20", {"sbp": 140})),
+        (AGED + "148", "2017", ("controlled", "2024-05-20", {"sbp": 148, "dbp": 80})),
+        (AGED + "148", "2024", ("not controlled", "2024-05-20", {"sbp": 148, "dbp": 80})),
+        (AGED + "135", "2024", ("controlled", "2024-05-20", {"sbp": 135, "dbp": 80})),
+        (AGED + "135", "2025", ("not controlled", "2024-05-20", {"sbp": 135, "dbp": 80})),
+        (HYPERTENSIVE + "2024-05-20 | follow_up_class | 1", "2017", ("controlled", "2024-05-20", {})),
+        (HYPERTENSIVE + "2024-05-20 | follow_up_class | 2", "2017", ("not controlled", "2024-05-20", {})),
+        (
+            AGED + "135\n2024-05-20 | follow_up_class | 3",
+            "2017",
+            ("not controlled", "2024-05-20", {"sbp": 135, "dbp": 80}),
+        ),
+        (
+            HYPERTENSIVE + "2024-05-20 | sbp | 150\n2024-06-01 | sbp | 120",
+            "2017",
+            ("not controlled", "2024-05-20", {"sbp": 150}),
+        ),
+    ],
+)
+def test_hypertension_is_under_control_as_the_last_day_that_tells_says(rows, targets, expected):
+    found = duties.control(history(rows), AT, targets=targets)["hypertension"]
+    assert (found.status, found.day and found.day.isoformat(), dict(found.values)) == expected
+
+
+def test_control_is_told_of_the_diseases_that_somebody_has():
+    rows = BOTH + "2024-05-20 | glucose_fasting | 6.9\n2024-05-21 | glucose_fasting | 7.1\n2024-05-20 | dbp | 80"
+    found = duties.control(history(rows), AT)
+    assert {name: each.status for name, each in found.items()} == {
+        "hypertension": "unknown",
+        "diabetes": "not controlled",
+    }
+    assert (found["diabetes"].why_en, found["diabetes"].why_zh) == ("fasting glucose 7.1", "空腹血糖 7.1")
+    assert duties.control(history(MAN + "2024-05-20 | sbp | 150"), AT) == {}
 
 
 def test_every_rule_and_version_is_explained():

@@ -30,6 +30,7 @@ PLAIN = """
     promote model      |           | scientist                         |
     manage users       |           | administrator                     |
     see audit          |           | administrator                     |
+    see metrics        |           | administrator                     | see-metrics
     change password    |           | doctor manager scientist administrator |
 """
 ORACLE = {

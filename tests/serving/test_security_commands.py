@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,22 +19,8 @@ from serving.security.tokens import Tokens
 from serving.store.accounts import accounts, audit
 from serving.store.database import VERSION_TABLE, Database, migrate
 from serving.store.identity import Key, rotate
-from tests.postgres import new_database, postgres_server
 from tests.serving.accounts import HERE, KEY, NOW, let_in, quick_login
 from weibing import app
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path) -> Database:
-    if request.param == "sqlite":
-        return Database.open(str(tmp_path / "county.db"))
-    return Database.open(new_database(request.getfixturevalue("server")))
 
 
 @pytest.fixture

@@ -25,38 +25,16 @@ from serving.security.secrets import digest, new_secret
 from serving.security.sessions import COOKIE, cookie
 from serving.security.tokens import Replays, Tokens, bearer
 from serving.store import accounts as tables
-from serving.store.database import Database
 from serving.store.identity import Key
-from tests.postgres import new_database, postgres_server
-from tests.serving.accounts import GOOD, HERE, KEY, NOW, OTHER, QUICK, copy_of, let_in, quick_login
+from tests.serving.accounts import GOOD, HERE, KEY, NOW, OTHER, QUICK, copied, let_in, quick_login
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def postgres(server) -> str:
-    return Database.open(new_database(server)).address
-
-
-@pytest.fixture(scope="module")
-def sqlite(tmp_path_factory) -> str:
-    return Database.open(str(tmp_path_factory.mktemp("sqlite") / "county.db")).address
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request, tmp_path) -> Database:
-    return copy_of(request.getfixturevalue(request.param), tmp_path / "county.db")
-
-
 @pytest.fixture
-def login(sqlite, tmp_path) -> Login:
-    return quick_login(copy_of(sqlite, tmp_path / "county.db"))
+def login(sqlite, tmp_path) -> Iterator[Login]:
+    with copied(sqlite, tmp_path / "county.db") as copy:
+        yield quick_login(copy)
 
 
 @pytest.fixture

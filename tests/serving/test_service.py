@@ -1,16 +1,14 @@
 """The real service, in processes of its own."""
 
 import json
-import os
+import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,110 +20,21 @@ import pytest
 from features.engine import Engine
 from features.errors import WeibingError
 from features.events import EventStore
+from serving.api.clinic import DEMO_SECRET
 from serving.api.scores import ScoreAnswer
 from serving.drivers import Driver
 from serving.scoring import NotAtRisk, Score, score_one
 from serving.service import serve
 from serving.settings import Settings
+from serving.store.database import Database
+from serving.store.identity import Identity, Key
+from serving.store.people import People, Person
+from tests.serving.fronts import SECRET
+from tests.serving.running import JSON, RUN, SERVE, Service, start, stopped_at_the_end
 from training.calibrate import logit
-from training.targets import TARGETS
 from training.tracking import Registry
-from training.train import Trained
 
-JSON = {"content-type": "application/json"}
 PROBLEM = "application/problem+json"
-SECONDS_TO_START = 90
-
-SERVE = """
-if __name__ == "__main__":
-    from serving.service import serve
-    from serving.settings import Settings
-    serve(Settings.from_environment(), announce=True)
-"""
-# As a supervisor starts it, that does not ask first whether there is a champion.
-RUN = """
-if __name__ == "__main__":
-    import uvicorn
-    from serving.settings import Settings
-    settings = Settings.from_environment()
-    uvicorn.run("serving.service:asgi", factory=True, host=settings.host, port=settings.port, log_level="warning")
-"""
-
-
-@dataclass
-class Service:
-    """A running service."""
-
-    process: subprocess.Popen[bytes]
-    address: str
-    log: Path
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.address}{path}", timeout=30)
-
-    def score(self, body: object, **headers: str) -> httpx.Response:
-        content = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-        return httpx.post(f"{self.address}/v1/score", content=content, headers=JSON | headers, timeout=60)
-
-    def resident(self, *events: dict[str, object], **call: object) -> dict[str, object]:
-        """Score one resident as at the start of 2018, and return what is said of the resident."""
-        index_time = call.pop("index_time", "2018-01-01")
-        answer = self.score({"residents": [{"id": "r", "index_time": index_time, "events": list(events)}], **call})
-        assert answer.status_code == 200, answer.text
-        [said] = answer.json()["residents"]
-        return said
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds."""
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not holds():
-            assert time.monotonic() < deadline, self.log.read_text(encoding="utf-8")
-            time.sleep(0.1)
-
-    def wait(self, status: int) -> httpx.Response:
-        """Wait until /readyz answers with a status."""
-        last: httpx.Response | None = None
-        for _ in range(SECONDS_TO_START * 10):
-            assert self.process.poll() is None, self.log.read_text()
-            with suppress(httpx.TransportError):
-                last = self.get("/readyz")
-            if last is not None and last.status_code == status:
-                return last
-            time.sleep(0.1)
-        pytest.fail(f"never {status}: {last and last.text}\n{self.log.read_text()}")
-
-
-def start(folder: Path, script: str, **settings: object) -> Service:
-    """Start the service in a folder full of names that could be taken for its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "here" / "serving").mkdir(parents=True)
-    (folder / "here" / "features.py").write_text("raise RuntimeError", encoding="utf-8")
-    (folder / "run.py").write_text(script, encoding="utf-8")
-    given = {f"WEIBING_{name.upper()}": str(value) for name, value in {"port": port, **settings}.items()}
-    log = folder / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, folder / "run.py"],
-            cwd=folder / "here",
-            env=os.environ | given | {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(folder)},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    return Service(process, f"http://127.0.0.1:{port}", log)
-
-
-@pytest.fixture(scope="session")
-def registry(small_trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry whose models of the three targets share their trees; of hypertension there are two versions."""
-    folder = tmp_path_factory.mktemp("registry") / "mlruns"
-    model = small_trained.model
-    for target in (*TARGETS.values(), TARGETS["hypertension"]):
-        another = replace(model, card=replace(model.card, target=target))
-        Registry(folder).log(replace(small_trained, model=another))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -142,12 +51,6 @@ def service(bare: Service, registry: Path, tmp_path_factory: pytest.TempPathFact
     for running in stopped_at_the_end(start(tmp_path_factory.mktemp("full"), SERVE, mlruns=registry, **limits)):
         running.wait(200)
         yield running
-
-
-def stopped_at_the_end(service: Service) -> Iterator[Service]:
-    yield service
-    service.process.kill()
-    service.process.wait()
 
 
 def sent(events: pl.DataFrame) -> list[dict[str, object]]:
@@ -395,7 +298,7 @@ def test_a_body_is_given_up_by_what_is_announced(service: Service, length: int, 
     [("GET", "/v1/score", 405), ("DELETE", "/metrics", 405), ("GET", "/nothing/here", 404), ("POST", "/", 405)],
 )
 def test_the_frameworks_failures_are_problem_details_too(service: Service, method: str, path: str, status: int) -> None:
-    answer = httpx.request(method, f"{service.address}{path}", timeout=30)
+    answer = httpx.request(method, f"{service.address}{path}", timeout=30, headers=service.known)
     assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
     assert answer.json()["status"] == status
 
@@ -445,7 +348,11 @@ def test_the_description_defines_what_it_refers_to(service: Service) -> None:
 def test_the_service_sends_nobody_to_another_host(service: Service, path: str) -> None:
     answer = httpx.get(f"{service.address}{path}", follow_redirects=True, timeout=30)
     assert answer.headers["content-type"] == "application/json"
-    assert "http" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    # What is named in an example, of which nothing is fetched.
+    named = {"http://loinc.org", "http://unitsofmeasure.org", "https://clinic.example.cn"}
+    addresses = set(re.findall(r"https?://[^/\"]+", answer.text))
+    assert addresses <= named
 
 
 def test_calls_side_by_side_do_not_mix(service: Service) -> None:
@@ -508,23 +415,60 @@ def versions(of: Service) -> dict[str, str]:
     return {score["target"]: score["model_version"] for score in of.resident(*RESIDENT["events"])["scores"]}
 
 
-def test_serving_without_a_champion_is_a_mistake(tmp_path: Path) -> None:
+@pytest.fixture
+def keyed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, object]:
+    """What is needed to serve besides a registry."""
+    monkeypatch.setenv("WEIBING_KEY", SECRET)
+    return {"db": str(tmp_path / "clinic.db")}
+
+
+def test_serving_without_a_champion_is_a_mistake(keyed: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(WeibingError, match=r"has no champion of any target\. Train one with: weibing train STORE"):
-        serve(Settings.from_environment(mlruns=tmp_path / "mlruns"))
+        serve(Settings.from_environment(mlruns=tmp_path / "mlruns", **keyed))
 
 
-def test_serving_a_target_without_a_champion_is_a_mistake(registry: Path) -> None:
+def test_serving_a_target_without_a_champion_is_a_mistake(keyed: dict[str, object], registry: Path) -> None:
     with pytest.raises(WeibingError, match="has no champion of gout"):
-        serve(Settings.from_environment(mlruns=registry, targets="fall,gout"))
+        serve(Settings.from_environment(mlruns=registry, targets="fall,gout", **keyed))
 
 
-def test_serving_on_a_port_that_is_taken_is_a_mistake(registry: Path) -> None:
+def test_serving_on_a_port_that_is_taken_is_a_mistake(keyed: dict[str, object], registry: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(WeibingError, match=f"port {port}: Address already in use"):
-            serve(Settings.from_environment(mlruns=registry, port=port))
+            serve(Settings.from_environment(mlruns=registry, port=port, **keyed))
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "said"),
+    [
+        ({}, {"db": ""}, "Say where the operational database is"),
+        ({}, {}, "There is no key for identities"),
+        ({"WEIBING_KEY": "short"}, {}, "WEIBING_KEY is too short"),
+        ({"WEIBING_KEY": DEMO_SECRET}, {}, "the one of the demonstration, which everybody knows"),
+        ({"WEIBING_KEY": DEMO_SECRET}, {"demo": True, "host": "0.0.0.0"}, "listens on this machine alone"),
+        ({"WEIBING_KEY": SECRET}, {"db": "weibing.txt"}, "not the address of a database"),
+        ({"WEIBING_KEY": "another key that only tests use, long enough"}, {}, "The key is not the one"),
+    ],
+)
+def test_the_service_does_not_start_open_to_everybody(
+    environment: dict[str, str],
+    settings: dict[str, object],
+    said: str,
+    registry: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = Database.open(str(tmp_path / "clinic.db"))
+    if DEMO_SECRET not in environment.values():
+        People(database, Key.of(SECRET)).register([Person(1, Identity("王"))], datetime(2026, 1, 1))
+    monkeypatch.delenv("WEIBING_KEY", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(WeibingError, match=said):
+        serve(Settings.from_environment(**{"mlruns": registry, "db": database.address} | settings))
 
 
 @pytest.mark.parametrize(

@@ -26,28 +26,19 @@ from serving.store import bulk, queries, tables
 from serving.store.database import VERSION_TABLE, Database, migrate
 from serving.store.ledger import DatabaseLedger
 from serving.store.queries import current_scores
-from tests.postgres import postgres_server
+from tests.postgres import drop, new_database
 
 NIGHT = datetime(2026, 3, 1)
 MODELS = {"fall": Scored("7", "00ff", ("age", "跌倒")), "hypertension": Scored("3", "ab12", ("sbp",))}
 NOTHING = pl.DataFrame(schema=KEYS)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
 @pytest.fixture
-def postgres(server) -> Iterator[str]:
+def postgres(database_server) -> Iterator[str]:
     """The address of an empty database, as an operator writes it."""
-    address = sql.make_url(server).set(drivername="postgresql").render_as_string(hide_password=False)
-    yield address
-    with psycopg.connect(address) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'weibing'")
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
+    url = new_database(database_server)
+    yield sql.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    drop(database_server, url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -57,8 +48,8 @@ def address(request, tmp_path) -> str:
 
 
 @pytest.fixture
-def ledger(address) -> DatabaseLedger:
-    return DatabaseLedger.open(address)
+def ledger(database) -> DatabaseLedger:
+    return DatabaseLedger.open(database.address)
 
 
 def run_of(night: int = 1, **changed: object) -> Run:

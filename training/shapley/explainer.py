@@ -9,7 +9,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from training.shapley.cuts import Codes, Columns, Cuts, cuts_of, fill_codes, fill_seen
+from training.shapley.cuts import Code, Codes, Columns, Cuts, cuts_of, fill_codes, fill_seen
 from training.shapley.kernel import add_up
 from training.shapley.tables import (
     MOST_BYTES,
@@ -124,10 +124,15 @@ class Explainer:
         -------
         shape (cuts, rows)
         """
-        codes = np.empty((len(self.cuts.feature), columns.shape[1]), self.cuts.code)
-        unknown = int(np.iinfo(self.cuts.code).max)
+        codes = np.empty((len(self.cuts.feature), columns.shape[1]), self._code)
+        unknown = int(np.iinfo(self._code).max)
         share_out(columns.shape[1], lambda start, stop: fill_codes(self.cuts, columns, codes, unknown, start, stop))
         return codes
+
+    @cached_property
+    def _code(self) -> Code:
+        """The type of the codes, which takes longer to find than the codes of one row."""
+        return self.cuts.code
 
     def explained(self, columns: Columns, codes: Codes | None = None) -> tuple[Floats, Floats]:
         """Explain rows on all processors.

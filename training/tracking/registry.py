@@ -129,6 +129,17 @@ class Registry:
         WeibingError
             If the address names no model, or the model's files are damaged.
         """
+        folder, version = self.files(uri)
+        return RiskModel.load(folder).with_version(version)
+
+    def files(self, uri: str) -> tuple[Path, str]:
+        """Return the folder of a model's files, which are those that were registered, and its version.
+
+        Raises
+        ------
+        WeibingError
+            If the address names no model, or the files are others.
+        """
         version = self._place.version(uri)
         folder = self._place.files_of(version) / "artifacts" / MODEL
         if version.tags.get(DIGEST) != digest_of(folder):
@@ -136,7 +147,7 @@ class Registry:
                 f"The files of version {version.version} of {version.name} in {folder} are missing, or not those that"
                 " were registered. Restore them from a backup, or train again and promote the new version."
             )
-        return RiskModel.load(folder).with_version(str(version.version))
+        return folder, str(version.version)
 
     def judge(self, target: str, version: str) -> Decision:
         """Ask the rule of promotion whether a version may serve in place of the champion.

@@ -1,6 +1,7 @@
 """What is sent when a hook is called, and as feedback; what the standard does not name is not looked at."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID
@@ -11,10 +12,13 @@ from serving.api.problems import Fault, ProblemError, unprocessable
 
 STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 MOST_FAULTS = 20
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 FhirId = Annotated[str, Field(pattern=r"^[A-Za-z0-9\-.]{1,64}$")]
 User = Annotated[str, Field(pattern=r"^(Practitioner|PractitionerRole|Patient|RelatedPerson)/[A-Za-z0-9\-.]{1,64}$")]
 # As it goes into a header (RFC 6750).
+# No database keeps the character without a shape.
+PLAIN = r"^[^\x00]*$"
 AccessToken = Annotated[str, Field(pattern=r"^[A-Za-z0-9\-._~+/]+=*$", max_length=8_192)]
 
 B = TypeVar("B", bound=BaseModel)
@@ -75,7 +79,7 @@ class Accepted(BaseModel):
 
     model_config = STRICT
 
-    id: Annotated[str, Field(min_length=1, max_length=200)]
+    id: Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 
 
 class Coding(BaseModel):
@@ -83,9 +87,9 @@ class Coding(BaseModel):
 
     model_config = STRICT
 
-    code: Annotated[str, Field(min_length=1, max_length=200)]
-    system: Annotated[str, Field(max_length=500)] | None = None
-    display: Annotated[str, Field(max_length=500)] | None = None
+    code: Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+    system: Annotated[str, Field(max_length=500, pattern=PLAIN)] | None = None
+    display: Annotated[str, Field(max_length=500, pattern=PLAIN)] | None = None
 
 
 class OverrideReason(BaseModel):
@@ -94,7 +98,7 @@ class OverrideReason(BaseModel):
     model_config = STRICT
 
     reason: Coding | None = None
-    userComment: Annotated[str, Field(max_length=4_000)] | None = None  # noqa: N815
+    userComment: Annotated[str, Field(max_length=4_000, pattern=PLAIN)] | None = None  # noqa: N815
 
 
 class Feedback(BaseModel):
@@ -102,11 +106,11 @@ class Feedback(BaseModel):
 
     model_config = STRICT
 
-    card: Annotated[str, Field(min_length=1, max_length=200)]
+    card: Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
     outcome: Literal["accepted", "overridden"]
     acceptedSuggestions: list[Accepted] = []  # noqa: N815
     overrideReason: OverrideReason | None = None  # noqa: N815
-    outcomeTimestamp: AwareDatetime  # noqa: N815
+    outcomeTimestamp: Annotated[AwareDatetime, Field(ge=EARLIEST, lt=LATEST)]  # noqa: N815
 
     @model_validator(mode="after")
     def _says_what_was_accepted(self) -> "Feedback":

@@ -145,8 +145,8 @@ class Doorkeeper:
         if not 0 < expires - issued <= LONGEST_LIFE_SECONDS:
             raise refused(f"it should last {LONGEST_LIFE_SECONDS:,} seconds at most")
         jti = claims.get("jti")
-        if not isinstance(jti, str) or not 0 < len(jti) <= LONGEST_JTI:
-            raise refused("it has no jti, or one that is too long")
+        if not isinstance(jti, str) or not 0 < len(jti) <= LONGEST_JTI or not jti.isprintable():
+            raise refused("it has no jti, or one that cannot be kept")
 
     async def _key_set(self, client: Client, kid: str) -> jwk.KeySet:
         """Return the keys of a client with this one among them."""

@@ -21,7 +21,7 @@ from serving.api.fhir.capability import capability_statement
 from serving.api.fhir.outcomes import JSON, NDJSON, answer, failure, written
 from serving.api.fhir.resources import KIND, moment, risk_assessment
 from serving.api.fhir.search import Pairs, RiskQuery, bundle, read_search
-from serving.api.problems import ProblemError
+from serving.api.problems import OTHER_METHOD, ProblemError
 from serving.api.wording import Words, wanted
 from serving.settings import Settings
 
@@ -31,6 +31,7 @@ FORM = "application/x-www-form-urlencoded"
 LINES = 200
 
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_ANSWERED = re.compile(rf"metadata|{KIND}|{KIND}/(?:(?P<search>_search)|[^/]+)")
 _ACCEPTED = re.compile(r"\*/\*|application/(\*|json|fhir\+json)")
 
 Action = Literal["read", "search", "export"]
@@ -180,7 +181,10 @@ class _Desk:
         return StreamingResponse(chain(first, lines), media_type=NDJSON)
 
     async def nothing(self, request: Request) -> Response:
-        """Say that there is nothing, to callers who may know."""
+        """Say that there is nothing, to callers who may know; or that there is, for another method."""
+        if found := _ANSWERED.fullmatch(request.path_params["elsewhere"]):
+            allowed = {"Allow": "POST" if found["search"] else "GET"}
+            raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, OTHER_METHOD, headers=allowed)
         await self._book(request, "search")
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is metadata and {KIND} here, to read and to search.")
 

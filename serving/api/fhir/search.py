@@ -199,7 +199,7 @@ def _utc(when: datetime, zone: ZoneInfo) -> datetime:
 def _method(value: str) -> tuple[str, str | None]:
     system, bar, code = value.rpartition("|")
     target, at, version = code.partition("@")
-    if not target or (bar and system not in ("", MODELS)):
+    if not target or not code.isprintable() or (bar and system not in ("", MODELS)):
         raise _refused("method", f"should be a target, or a target and version such as {MODELS}|fall@3")
     return target, version if at else None
 

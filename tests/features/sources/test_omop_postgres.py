@@ -18,7 +18,7 @@ from features.sources.omop import ingest_omop
 from features.sources.omop.database import opened_database
 from features.sources.omop.tables import NEEDED, VOCABULARY
 from features.sources.report import IngestReport
-from tests.postgres import postgres_server
+from tests.postgres import drop, new_database
 from tests.real import real_records
 
 TODAY = date(2025, 1, 1)
@@ -70,22 +70,12 @@ MADE_UP = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
 @pytest.fixture
-def database(server) -> Iterator[str]:
+def database(database_server) -> Iterator[str]:
     """The URL of an empty database."""
-    engine = sql.create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sql.text("CREATE DATABASE county"))
-    yield sql.make_url(server).set(database="county").render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(sql.text("DROP DATABASE county WITH (FORCE)"))
-    engine.dispose()
+    url = new_database(database_server)
+    yield url
+    drop(database_server, url)
 
 
 def type_of(column: str) -> str:
@@ -178,7 +168,7 @@ def test_a_time_with_a_zone_of_its_own_keeps_it_whatever_the_session_s(database,
     with psycopg.connect(database.replace("+psycopg", "")) as connection:
         connection.execute("SET TIME ZONE 'Asia/Shanghai'")
         connection.execute("ALTER TABLE measurement ALTER measurement_datetime TYPE TIMESTAMPTZ")
-        connection.execute("ALTER DATABASE county SET timezone TO 'America/New_York'")
+        connection.execute(f"ALTER DATABASE {sql.make_url(database).database} SET timezone TO 'America/New_York'")
     for zone in ("UTC", "Asia/Shanghai"):
         _, events = taken_in(database, tmp_path / zone[:3], timezone=zone)
         (told,) = events.filter(pl.col("numeric_value") == 152.5)["time"]

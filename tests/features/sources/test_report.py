@@ -228,7 +228,7 @@ def test_the_report_goes_into_json(admitted):
     report = admitted("1 | 2024-03-05 | sbp | 13682")
     assert json.loads(json.dumps(report.as_dict())) == {
         "rows": {},
-        "events": {"read": 1, "written": 1, "duplicates": 0, "outdated": 0, "removed": 0},
+        "events": {"read": 1, "written": 1, "duplicates": 0, "outdated": 0, "removed": 0, "erased": 0},
         "records": {"replaced": 0},
         "residents": {"new": 1, "known": 0},
         "remarks": {
