@@ -1,6 +1,6 @@
 """What the service works with, opened once a process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from features.engine import Engine
@@ -49,7 +49,7 @@ class Clinic:
         """
         if not settings.db:
             raise WeibingError("Say where the operational database is: --db, or WEIBING_DB, such as weibing.db.")
-        database, key = Database.at(settings.db), key_of(settings)
+        database, key = replace(Database.at(settings.db), pooled=True), key_of(settings)
         _need_one_zone(settings)
         champions = Champions(settings, Engine(declared(), timezone=settings.timezone), database)
         rules = DutyRules(rulebook(settings.duty_targets), timezone=settings.timezone)

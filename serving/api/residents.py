@@ -20,6 +20,9 @@ from serving.api.visits import NewVisit, read_visit
 from serving.store.database import AwayError
 from serving.store.visits import Visit, Visits
 
+REFUSED = refusals(401, 403, 404, 422, 503)
+UNREAD = REFUSED | refusals(413, 415)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -87,10 +90,16 @@ def residents_router(clinic: Clinic) -> APIRouter:
     """Return the routes of one resident."""
     router = APIRouter(tags=["residents"], prefix="/v1/residents")
     desk = _Desk(clinic)
-    refused = refusals(401, 403, 404, 422, 503)
-    unread = refused | refusals(413, 415)
+    _add_looks(router, clinic, desk)
+    _add_visits(router, desk)
+    _add_refusals(router, clinic, desk)
+    return router
 
-    @router.post("/find", summary="Find a resident by the identity number", **takes(Asked), responses=unread)
+
+def _add_looks(router: APIRouter, clinic: Clinic, desk: "_Desk") -> None:
+    """Add what shows a resident."""
+
+    @router.post("/find", summary="Find a resident by the identity number", **takes(Asked), responses=UNREAD)
     async def find(request: Request) -> FoundSaid:
         """Say which resident has an identity number, to whoever may see who that is."""
         sent = read_body(Asked, await request.body(), request.headers.get("content-type", ""))
@@ -100,7 +109,7 @@ def residents_router(clinic: Clinic) -> APIRouter:
             raise _nobody()
         return FoundSaid(id=found.subject_id)
 
-    @router.get("/{resident}", summary="Who a resident is", responses=refused)
+    @router.get("/{resident}", summary="Who a resident is", responses=REFUSED)
     async def seen(
         request: Request,
         resident: ResidentNumber,
@@ -112,7 +121,7 @@ def residents_router(clinic: Clinic) -> APIRouter:
             await admit(request, "see identity", residents=[resident])
         return await run_in_threadpool(desk.resident, resident, identity=identity)
 
-    @router.get("/{resident}/risk", summary="The risks of a resident, and what is due", responses=refused)
+    @router.get("/{resident}/risk", summary="The risks of a resident, and what is due", responses=REFUSED)
     async def risk(
         request: Request,
         resident: ResidentNumber,
@@ -125,32 +134,38 @@ def residents_router(clinic: Clinic) -> APIRouter:
         await admit(request, "see resident", residents=[resident], why=f"risk at {at}")
         return await run_in_threadpool(desk.risk, resident, at, drivers)
 
-    @router.get("/{resident}/visits", summary="The visits of a resident", responses=refused)
+
+def _add_visits(router: APIRouter, desk: "_Desk") -> None:
+    """Add what shows and keeps visits."""
+
+    @router.get("/{resident}/visits", summary="The visits of a resident", responses=REFUSED)
     async def visits(request: Request, resident: ResidentNumber) -> list[VisitSaid]:
         """Return recorded contacts, the latest first."""
         await admit(request, "see resident", residents=[resident], why="visits")
         return await run_in_threadpool(desk.visits, resident)
 
-    @router.post("/{resident}/visits", summary="Record a visit", status_code=201, **takes(NewVisit), responses=unread)
+    @router.post("/{resident}/visits", summary="Record a visit", status_code=201, **takes(NewVisit), responses=UNREAD)
     async def record(request: Request, resident: ResidentNumber) -> RecordedSaid:
         """Keep a visit, what was found and what is done by it, and score the resident anew."""
         caller = await admit(request, "record visit", residents=[resident])
         sent = read_body(NewVisit, await request.body(), request.headers.get("content-type", ""))
         return await run_in_threadpool(desk.record, resident, caller.user_id, sent)
 
-    @router.put("/{resident}/opt-out", summary="Note a refusal of scoring", status_code=204, responses=refused)
+
+def _add_refusals(router: APIRouter, clinic: Clinic, desk: "_Desk") -> None:
+    """Add what notes that a resident refuses to be scored."""
+
+    @router.put("/{resident}/opt-out", summary="Note a refusal of scoring", status_code=204, responses=REFUSED)
     async def opt_out(request: Request, resident: ResidentNumber) -> None:
         """Note that the resident is not to be scored without a person."""
         await admit(request, "opt out", residents=[resident], why="opts out")
         await run_in_threadpool(desk.known, clinic.people.opt_out, resident, utc_now())
 
-    @router.delete("/{resident}/opt-out", summary="Take a refusal of scoring back", status_code=204, responses=refused)
+    @router.delete("/{resident}/opt-out", summary="Take a refusal of scoring back", status_code=204, responses=REFUSED)
     async def opt_in(request: Request, resident: ResidentNumber) -> None:
         """Note that the resident may be scored again."""
         await admit(request, "opt out", residents=[resident], why="opts in")
         await run_in_threadpool(desk.known, clinic.people.opt_in, resident)
-
-    return router
 
 
 class _Desk:

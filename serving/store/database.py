@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 import sqlalchemy as sql
@@ -35,6 +35,8 @@ VERSION_TABLE = "weibing_schema"
 VERSION = sql.table(VERSION_TABLE, sql.column("version_num", sql.Text))
 
 SECONDS_TO_CONNECT = 10
+# As many connections as threads that answer.
+POOLED = {"pool_pre_ping": True, "max_overflow": 64}
 # Others may write shard after shard before it is one's turn.
 SECONDS_FOR_OTHERS = 600
 
@@ -72,9 +74,13 @@ class Database:
     Attributes
     ----------
     address : as SQLAlchemy takes it; may hold a password
+    pooled
+        Whether connections are kept for whoever reads or writes next, as a process wants it that goes on for days; each
+        is tried before it is used again.
     """
 
     address: str = field(repr=False)
+    pooled: bool = False
 
     @classmethod
     def open(cls, address: str, *, upgrade: bool = True) -> "Database":
@@ -129,8 +135,8 @@ class Database:
 
     @property
     def engine(self) -> sql.Engine:
-        """For readers: SQLAlchemy's engine, which keeps no connection open."""
-        return _engine(self.address)
+        """SQLAlchemy's engine; it keeps no connection open where they are not pooled."""
+        return _engine(self.address, self.pooled)
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
@@ -274,19 +280,18 @@ def _need_an_unambiguous_password(url: sql.URL) -> None:
 
 
 @cache
-def _engine(address: str) -> sql.Engine:
+def _engine(address: str, pooled: bool) -> sql.Engine:
     # The values of a statement may be names of residents: no error tells them.
     url = sql.make_url(address)
+    kept: dict[str, Any] = POOLED if pooled else {"poolclass": sql.NullPool}
     if url.get_backend_name() == "sqlite":
-        engine = sql.create_engine(
-            url, poolclass=sql.NullPool, hide_parameters=True, connect_args={"timeout": SECONDS_FOR_OTHERS}
-        )
+        engine = sql.create_engine(url, hide_parameters=True, connect_args={"timeout": SECONDS_FOR_OTHERS}, **kept)
         sql.event.listen(engine, "connect", _on_connect)
         sql.event.listen(engine, "begin", _on_begin)
         return engine
     settings = {"connect_timeout": SECONDS_TO_CONNECT, "application_name": "weibing"}
     chosen = {name: setting for name, setting in settings.items() if name not in url.query}
-    return sql.create_engine(url, poolclass=sql.NullPool, hide_parameters=True, connect_args=chosen)
+    return sql.create_engine(url, hide_parameters=True, connect_args=chosen, **kept)
 
 
 def _on_connect(connection: sqlite3.Connection, _: object) -> None:
