@@ -155,4 +155,4 @@ def test_what_the_properties_draw_meets_most_rules(version):
 
     meet()
     missing = {rule.rule for rule in rulebook(version).rules} - met
-    assert len(missing) <= 2, missing
+    assert len(missing) <= 3, missing

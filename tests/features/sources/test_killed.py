@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -86,8 +87,8 @@ BY_NAME = {source.__name__: source for source in (table, fhir, omop, meds, count
 
 def ingest(source: str, folder: Path) -> None:
     """Take in the corrected records of a source, into a store that grows over several shards."""
-    events_module.RESIDENTS_PER_SHARD = 20
-    BY_NAME[source](folder, CORRECTED)
+    with patch.object(events_module, "RESIDENTS_PER_SHARD", 20):
+        BY_NAME[source](folder, CORRECTED)
 
 
 def ingest_until(source: str, folder: Path, last: int) -> None:
