@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, create_trial
+from polars.testing import assert_frame_equal
 
 from features.cohort import IndexTimes, Target
 from features.engine import Engine
@@ -95,7 +96,8 @@ def test_a_search_that_was_killed_goes_on_to_the_same_end(undisturbed, tmp_path)
     said: list[str] = []
     resumed = tune(ROWS, TARGET, ENGINE, TRIALS, storage=storage, progress=said.append)
     assert 1 <= len(said) <= TRIALS - 4
-    assert resumed.trials.equals(undisturbed.trials)
+    # Two processes, one of which has loaded other libraries: the last bit of a log-loss may differ.
+    assert_frame_equal(resumed.trials, undisturbed.trials, rel_tol=1e-12, abs_tol=0)
     assert resumed.candidates == undisturbed.candidates
 
 
