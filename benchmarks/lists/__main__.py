@@ -128,6 +128,8 @@ def drivers_of(scored: pl.Series, rng: np.random.Generator) -> pl.DataFrame:
 
 def measured(database: Database, panel: int, times: int) -> Iterator[dict[str, object]]:
     """Ask for each kind of list, of a panel at random each time."""
+    # As the service asks: it keeps its connections.
+    database = replace(database, pooled=True)
     rng = np.random.default_rng(1)
     with database.reading() as connection:
         count = connection.exec_driver_sql("SELECT count(*) FROM panels").scalar_one()
