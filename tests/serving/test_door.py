@@ -271,6 +271,7 @@ def test_a_visit_is_kept_and_closes_what_it_did(front, doctor):
     [
         ({"kind": "dance"}, "/kind"),
         ({"kind": "home", "time": "9999-01-01"}, "/time"),
+        ({"kind": "home", "time": "2100-01-01"}, "/time"),
         ({"kind": "home", "facts": [{"code": "sbp", "value": 5_000}]}, "/facts/0/value"),
         ({"kind": "home", "facts": [{"code": "no such code"}]}, "/facts/0/code"),
         ({"kind": "home", "facts": [{"code": "sbp", "value": 120, "time": "2100-01-01"}]}, "/facts/0/time"),
@@ -348,7 +349,7 @@ def counted(tmp_path, monkeypatch) -> Front:
     people_of(front.clinic, range(1, 61), townships=("柿西", "城关"))
     night(front.clinic.database)
     for subject in range(1, 61):
-        tier = "very high" if subject in (2, 4, 6) else "low" if subject < 40 else "high"
+        tier = "very high" if subject <= 7 else "low" if subject < 40 else "high"
         score(front.clinic.database, front.clinic.people.resident(subject).id, tier=tier)
     return front
 
