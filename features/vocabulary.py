@@ -280,17 +280,34 @@ def _number(row: dict[str, str], column: str, absent: D, path: Path) -> float | 
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
+    return rows_of(path, COLUMNS[path.name], "vocabulary table")
+
+
+def rows_of(path: Path, columns: Iterable[str], what: str) -> list[dict[str, str]]:
+    """Read a CSV table of the program's own kind.
+
+    Parameters
+    ----------
+    columns : that it must have
+    what
+        What to call it, such as "vocabulary table".
+
+    Raises
+    ------
+    WeibingError
+        If it cannot be read, is not in UTF-8, or lacks a column.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="")
-            rows, columns = list(reader), reader.fieldnames or []
+            rows, present = list(reader), reader.fieldnames or []
     except OSError as error:
-        raise WeibingError(f"The vocabulary table {path} cannot be read: {error.strerror}.") from error
+        raise WeibingError(f"The {what} {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise WeibingError(f"The vocabulary table {path} is not in UTF-8. Save it as UTF-8.") from error
-    for column in COLUMNS[path.name]:
-        if column not in columns:
-            raise WeibingError(f'{path}: there is no column "{column}".{did_you_mean(column, list(columns))}')
+        raise WeibingError(f"The {what} {path} is not in UTF-8. Save it as UTF-8.") from error
+    for column in columns:
+        if column not in present:
+            raise WeibingError(f'{path}: there is no column "{column}".{did_you_mean(column, list(present))}')
     return rows
 
 

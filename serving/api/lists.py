@@ -15,7 +15,8 @@ from serving.api.clinic import Clinic
 from serving.api.door import admit, utc_now, visitor_of
 from serving.api.openapi import refusals
 from serving.api.problems import Fault, ProblemError, unprocessable
-from serving.api.said import AlertSaid, alert_said, local
+from serving.api.said import AlertSaid, alert_said
+from serving.api.scores import local
 from serving.security.caller import Caller
 from serving.store.alerts import Alerts
 from serving.store.lists import Listed, ListQuery, Sort, page

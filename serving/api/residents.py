@@ -15,7 +15,8 @@ from serving.api.clinic import Clinic
 from serving.api.door import admit, utc_now
 from serving.api.openapi import refusals, takes
 from serving.api.problems import ProblemError
-from serving.api.said import RiskSaid, local, risk_said
+from serving.api.said import RiskSaid, risk_said
+from serving.api.scores import local
 from serving.api.visits import NewVisit, read_visit
 from serving.store.database import AwayError
 from serving.store.visits import Visit, Visits

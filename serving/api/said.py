@@ -1,16 +1,13 @@
 """What the service says of a resident: scores, and what is due."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime
-from functools import lru_cache
+from collections.abc import Iterable
+from datetime import date
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from features.times import zone as zone_of
 from serving.api.assessments import Due
-from serving.api.scores import NotAtRiskSaid, ScoreSaid
+from serving.api.scores import NotAtRiskSaid, ScoreSaid, answers_said, local
 from serving.live import Assessed
-from serving.scoring import NotAtRisk, Score
 from serving.store.alerts import Alert
 
 
@@ -51,40 +48,6 @@ class RiskSaid(BaseModel):
     duties: list[DutySaid]
 
 
-def score_said(score: Score, horizon: str, zone: str) -> dict[str, object]:
-    """Say a score, ready for JSON."""
-    return {
-        "target": score.target,
-        "horizon": horizon,
-        "probability": score.probability,
-        "lower": score.lower,
-        "upper": score.upper,
-        "tier": score.tier,
-        "percentile": score.percentile,
-        "drivers": [
-            {**driver._asdict(), "date": None if driver.date is None else local(driver.date, zone)}
-            for driver in score.drivers
-        ],
-        "other": score.other,
-        "base": score.base,
-        "completeness": score.completeness,
-        "model_version": score.model_version,
-        "synthetic": score.synthetic,
-    }
-
-
-def answers_said(
-    answers: Iterable[Score | NotAtRisk], horizons: Mapping[str, str], zone: str
-) -> dict[str, list[dict[str, object]]]:
-    """Say for every target how high the risk is, or why there is none."""
-    listed = list(answers)
-    scores = [score_said(each, horizons[each.target], zone) for each in listed if isinstance(each, Score)]
-    others: list[dict[str, object]] = [
-        {"target": each.target, "reason": each.reason} for each in listed if isinstance(each, NotAtRisk)
-    ]
-    return {"scores": scores, "not_at_risk": others}
-
-
 def risk_said(assessed: Assessed, zone: str) -> RiskSaid:
     """Say the risks of a resident, and what is due."""
     horizons = {name: target.horizon for name, target in assessed.targets.items()}
@@ -107,9 +70,3 @@ def alert_said(alert: Alert, zone: str) -> dict[str, object]:
     told = {name: getattr(alert, name) for name in ("id", "kind", "rule", "reason_en", "reason_zh", "citation")}
     times = {"raised_at": local(alert.raised_at, zone), "acknowledged_at": None if seen is None else local(seen, zone)}
     return {**told, "resident": alert.subject_id, **times}
-
-
-@lru_cache(maxsize=65_536)
-def local(moment: datetime, zone: str) -> str:
-    """Return a UTC moment as ISO 8601 in a zone."""
-    return moment.replace(tzinfo=UTC).astimezone(zone_of(zone)).isoformat()

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Annotated, ParamSpec, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -171,13 +171,18 @@ class Asked:
     targets: Sequence[str]
     zone: str
 
+    @cached_property
+    def horizons(self) -> dict[str, str]:
+        """How far each target looks ahead."""
+        return {name: asked.model.card.target.horizon for name, asked in self.scorer.questions.items()}
+
     def said(self) -> dict[str, object]:
         """Return the answer, ready for JSON."""
         index_times = self._index_times()
         book, records = self.reader.read(self.call.residents, list(map(microseconds, index_times)))
         answers = self._answers(index_times, book, records)
         told = zip(self.call.residents, index_times, records, answers, strict=True)
-        return {"scored_at": _local(self.now, self.zone), "residents": [self._resident(*each) for each in told]}
+        return {"scored_at": local(self.now, self.zone), "residents": [self._resident(*each) for each in told]}
 
     def _index_times(self) -> list[datetime]:
         return [
@@ -205,37 +210,47 @@ class Asked:
         return {
             "id": resident.id,
             "index_time": _remembered(index_time, self.zone),
-            "scores": [self._score(answer) for answer in answers if isinstance(answer, Score)],
-            "not_at_risk": [
-                {"target": answer.target, "reason": answer.reason}
-                for answer in answers
-                if isinstance(answer, NotAtRisk)
-            ],
+            **answers_said(answers, self.horizons, self.zone),
             "unknown_codes": dict(record.unknown_codes),
             "unused_values": [unused.model_dump() for unused in record.unused_values],
             "ignored_events": dict(record.ignored_events),
         }
 
-    def _score(self, score: Score) -> dict[str, object]:
-        return {
-            "target": score.target,
-            "horizon": self.scorer.questions[score.target].model.card.target.horizon,
-            "probability": score.probability,
-            "lower": score.lower,
-            "upper": score.upper,
-            "tier": score.tier,
-            "percentile": score.percentile,
-            "drivers": [self._driver(driver) for driver in score.drivers],
-            "other": score.other,
-            "base": score.base,
-            "completeness": score.completeness,
-            "model_version": score.model_version,
-            "synthetic": score.synthetic,
-        }
 
-    def _driver(self, driver: Driver) -> dict[str, object]:
-        date = None if driver.date is None else _remembered(driver.date, self.zone)
-        return {**driver._asdict(), "date": date}
+def answers_said(
+    answers: Iterable[Score | NotAtRisk], horizons: Mapping[str, str], zone: str
+) -> dict[str, list[dict[str, object]]]:
+    """Say for every target how high the risk is, or why there is none, ready for JSON."""
+    listed = list(answers)
+    return {
+        "scores": [_score(each, horizons[each.target], zone) for each in listed if isinstance(each, Score)],
+        "not_at_risk": [
+            {"target": each.target, "reason": each.reason} for each in listed if isinstance(each, NotAtRisk)
+        ],
+    }
+
+
+def _score(score: Score, horizon: str, zone: str) -> dict[str, object]:
+    return {
+        "target": score.target,
+        "horizon": horizon,
+        "probability": score.probability,
+        "lower": score.lower,
+        "upper": score.upper,
+        "tier": score.tier,
+        "percentile": score.percentile,
+        "drivers": [_driver(driver, zone) for driver in score.drivers],
+        "other": score.other,
+        "base": score.base,
+        "completeness": score.completeness,
+        "model_version": score.model_version,
+        "synthetic": score.synthetic,
+    }
+
+
+def _driver(driver: Driver, zone: str) -> dict[str, object]:
+    date = None if driver.date is None else _remembered(driver.date, zone)
+    return {**driver._asdict(), "date": date}
 
 
 def as_json(answer: Mapping[str, object]) -> bytes:
@@ -253,10 +268,10 @@ def as_json(answer: Mapping[str, object]) -> bytes:
     return content
 
 
-def _local(moment: datetime, zone: str) -> str:
+def local(moment: datetime, zone: str) -> str:
     """Return a UTC moment as ISO 8601 in a zone."""
     return moment.replace(tzinfo=UTC).astimezone(zone_of(zone)).isoformat()
 
 
 # Records are full of the same dates.
-_remembered = lru_cache(maxsize=65_536)(_local)
+_remembered = lru_cache(maxsize=65_536)(local)

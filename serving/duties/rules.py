@@ -1,6 +1,5 @@
 """The service rules as they are written down: `rules.csv`, `signs.csv`, `targets.csv` and `kinds.csv`."""
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from features.errors import WeibingError, did_you_mean
+from features.vocabulary import rows_of
 
 D = TypeVar("D")
 A = TypeVar("A")
@@ -147,7 +147,7 @@ class Rulebook:
         WeibingError
             If there are no targets of that version, or a table cannot be read or says something unknown.
         """
-        rows = {table: _rows(folder / table) for table in TABLES}
+        rows = {table: rows_of(folder / table, COLUMNS[table], "table of rules") for table in TABLES}
         versions = sorted({row["version"] for row in rows["targets.csv"]})
         if version not in versions:
             raise WeibingError(f'There are no targets of version "{version}"; there are {", ".join(versions)}.')
@@ -181,21 +181,6 @@ def rulebook(version: str) -> Rulebook:
 
 def _version(row: Mapping[str, str]) -> str:
     return row["version"]
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            rows, columns = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise WeibingError(f"The table of rules {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise WeibingError(f"The table of rules {path} is not in UTF-8. Save it as UTF-8.") from error
-    for column in COLUMNS[path.name]:
-        if column not in columns:
-            raise WeibingError(f'{path}: there is no column "{column}".{did_you_mean(column, list(columns))}')
-    return rows
 
 
 def _rule(row: Mapping[str, str], signs: tuple[Sign, ...], kinds: Mapping[str, Kind], path: Path) -> Rule:

@@ -28,8 +28,8 @@ from serving.api.observations.reading import Reader, Record, Sent
 from serving.api.openapi import refusals
 from serving.api.problems import Fault, ProblemError, too_large, unprocessable
 from serving.api.records import unused
-from serving.api.said import AlertSaid, DutySaid, alert_said, answers_said, duties_said, local
-from serving.api.scores import NotAtRiskSaid, ScoreSaid
+from serving.api.said import AlertSaid, DutySaid, alert_said, duties_said
+from serving.api.scores import NotAtRiskSaid, ScoreSaid, answers_said, local
 from serving.live import Histories, Renewed, Telling
 from serving.store.database import AwayError
 from serving.store.observations import IDENTIFIER
